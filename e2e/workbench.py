@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,13 @@ class Workbench:
         wait: bool = True,
         kubeconfig: Path | None = None,
         database_url: str | None = None,
+        environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> OperatorProcess:
         """Start an operator with settings by their names without the prefix, and wait until it is ready.
 
-        `kubeconfig` and `database_url` take the place of those of the workbench.
+        `kubeconfig` and `database_url` take the place of those of the workbench. `environment` has variables
+        that are no settings of the program, by their full names.
         """
         operator = OperatorProcess(
             kubeconfig or self.kubeconfig,
@@ -77,6 +79,7 @@ class Workbench:
             {
                 "DATASTORAGE_NAMESPACES": self.namespace,
                 **{f"DATASTORAGE_{name}": str(value) for name, value in settings.items()},
+                **(environment or {}),
             },
         )
         self._operators.append(operator)

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -23,6 +24,7 @@ from datastorage.api.replicalag import ReplicaLag
 from datastorage.api.server import HttpServer, Limits
 from datastorage.api.version import version
 from datastorage.metrics import Method
+from datastorage.tracing import NO_TRACES, Traces
 
 # With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
 _CONNECTIONS: Final = 800
@@ -31,6 +33,11 @@ _REQUESTS_AT_ONCE: Final = 400
 
 # The page has its style inside, and nothing else.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
 
 
 class _App(FastAPI):
@@ -53,6 +60,8 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
         redoc_url=None,
         # A redirect would answer to the host that the client names, and without a problem.
         redirect_slashes=False,
+        # Observed makes the spans. FastAPI's own would hold the texts of errors, and be there twice.
+        telemetry=_NO_TELEMETRY,
     )
     handle_errors(app)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
@@ -82,11 +91,16 @@ def _docs(request: Request) -> Response:
 
 
 def api_server(
-    app: FastAPI, *, addresses: str, port: int, certificate: ServingCertificate | None = None
+    app: FastAPI,
+    *,
+    addresses: str,
+    port: int,
+    certificate: ServingCertificate | None = None,
+    traces: Traces = NO_TRACES,
 ) -> HttpServer:
     """Return the server of the API port; with a certificate, it speaks TLS alone."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
-    observed = Observed(app, served=served(app))
+    observed = Observed(app, served=served(app), traces=traces)
     return HttpServer(observed, listening, Limits(connections=_CONNECTIONS), certificate)
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datastorage import metrics
-from datastorage.api.requestid import RAW_HEADER, name_of, noted_failure
+from datastorage.api.requestid import RAW_HEADER, RequestName, name_of, noted_failure
 from datastorage.metrics import OTHER, Method
+from datastorage.tracing import NO_TRACES, RequestTrace, Traces, exemplar_of_request, serving
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ BODILESS: Final = frozenset({Method.GET, Method.HEAD})
 _FAILED: Final = 500
 # /ready answers 503 every few seconds while something is wrong, and the log says what that is.
 _API: Final = "/api/"
-_PATH_CHARACTERS: Final = 200  # in the log
+_PATH_CHARACTERS: Final = 200  # in the log and in a span
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,17 @@ def counted(served: Iterable[Served]) -> Iterator[Served]:
 class Observed:
     """An application around another one, which it observes."""
 
-    def __init__(self, app: ASGIApp, *, served: Iterable[Served], pace: LogPace = LogPace()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        served: Iterable[Served],
+        pace: LogPace = LogPace(),
+        traces: Traces = NO_TRACES,
+    ) -> None:
         """A request that is none of those ``served`` counts with the route ``_OTHER``."""
         self._app = app
+        self._traces = traces
         self._warnings = _Warnings(pace)
         self._series = {(each.method.value, each.route): _Series(each) for each in counted(served)}
         # The router names the route of a request only if it has parameters.
@@ -68,7 +77,8 @@ class Observed:
             await self._app(scope, receive, send)
             return
         name = name_of(scope["headers"])
-        name.begin()
+        trace = self._trace(scope, name)
+        name.begin(trace)
         own_header = (RAW_HEADER, name.id.encode())
         status = size = 0
 
@@ -86,17 +96,33 @@ class Observed:
         active.inc()
         started = time.perf_counter()
         try:
-            await self._app(scope, receive, observe)
+            with serving(trace):
+                await self._app(scope, receive, observe)
         finally:
             active.dec()
             if status:  # otherwise the connection or the process ended before an answer
-                self._note(scope, method, status, size, time.perf_counter() - started)
+                self._note(scope, method, _Answer(status, size, time.perf_counter() - started, trace))
             name.end()
 
-    def _note(self, scope: Scope, method: str, status: int, size: int, seconds: float) -> None:
-        route = self._route(scope)
+    def _trace(self, scope: Scope, name: RequestName) -> RequestTrace | None:
+        """Begin the trace of a request. Probes have none: they would be most of what is recorded."""
+        if not scope["path"].startswith(_API):
+            return None
+        return self._traces.request(name.trace_id, name.span_id, is_sampled=name.is_sampled)
+
+    def _note(self, scope: Scope, method: str, answer: "_Answer") -> None:
+        route, status, seconds = self._route(scope), answer.status, answer.seconds
         series = self._series.get((method, route)) or self._series[method, OTHER]
-        series.note(scope, status, size, seconds)
+        series.note(scope, answer)
+        if answer.trace is not None:
+            self._traces.answered(
+                answer.trace,
+                method=method,
+                route=route,
+                path=_path(scope),
+                scheme=scope["scheme"],
+                status=status,
+            )
         if status >= _FAILED and route.startswith(_API):
             reason = noted_failure()
             because = {} if reason is None else {"error": reason}
@@ -109,6 +135,16 @@ class Observed:
         if template is None:
             template = scope["path"] if scope["path"] in self._paths else OTHER
         return str(template)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is known of a request when it has been answered; sizes in bytes."""
+
+    status: int
+    size: int
+    seconds: float
+    trace: RequestTrace | None
 
 
 class _Series:
@@ -125,11 +161,12 @@ class _Series:
         }
         self._other_status = metrics.HTTP_TOTAL.declare(method, route, OTHER)
 
-    def note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+    def note(self, scope: Scope, answer: _Answer) -> None:
         """Count a request that was answered."""
-        self._statuses.get(status, self._other_status).inc()
-        self._duration.observe(seconds)
-        self._answer_size.observe(size)
+        self._statuses.get(answer.status, self._other_status).inc()
+        exemplar = None if answer.trace is None else exemplar_of_request(answer.trace)
+        self._duration.observe(answer.seconds, exemplar)
+        self._answer_size.observe(answer.size)
         if self._body_size is not None and (sent := _announced(scope)):
             self._body_size.observe(sent)
 
@@ -162,13 +199,18 @@ def _announced(scope: Scope) -> int:
     return 0
 
 
+def _path(scope: Scope) -> str:
+    # As it was sent, so that it has no line breaks. Its query is left out: it may hold the words of a search.
+    path: bytes = scope.get("raw_path", b"")
+    return path.decode("ascii", "replace")[:_PATH_CHARACTERS]
+
+
 def _fields(scope: Scope, route: str, status: int, seconds: float) -> dict[str, Any]:
-    # The path as it was sent has no line breaks. Its query is left out: it may hold the words of a search.
     client = scope.get("client")
     return {
         "method": scope["method"],
         "route": route,
-        "path": scope.get("raw_path", b"").decode("ascii", "replace")[:_PATH_CHARACTERS],
+        "path": _path(scope),
         "status": status,
         "seconds": round(seconds, 4),
         "client": client[0] if client else None,

@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from datastorage.logs import REQUEST_FIELDS
+from datastorage.logs import REQUEST_FIELDS, REQUEST_ID, TRACE_ID
+from datastorage.tracing import RequestTrace
 
 HEADER: Final = "X-Request-Id"
 RAW_HEADER: Final = HEADER.lower().encode()
@@ -17,9 +18,10 @@ TRACE_HEADER: Final = "traceparent"
 _RAW_TRACE_HEADER: Final = TRACE_HEADER.encode()
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context: version, trace, span of the caller, flags. A later version may have more after these.
+_SAMPLED: Final = 1
 _TRACE: Final = re.compile(
     rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})"
-    rb"-[0-9a-f]{2}(?P<more>-.*)?"
+    rb"-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
 
 _current: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -36,18 +38,23 @@ class RequestName:
     trace_id: str | None = None
     """The trace that the request belongs to, and the span of the caller in it; None if it names none."""
     span_id: str | None = None
+    is_sampled: bool = False
+    """Whether the caller records the trace."""
 
-    def begin(self) -> None:
+    def begin(self, trace: RequestTrace | None = None) -> None:
         """Put the identifiers into the answer, and into all log entries from now on to ``end``.
 
-        That holds for the current task and those that it starts.
+        ``trace`` is the one that this process makes. All this holds for the current task and those that it
+        starts.
         """
         # Nothing resets the variables: uvicorn serves each request in a task of its own.
         _current.set(self.id)
         _failures.set([])
-        fields = {"request_id": self.id}
+        fields = {REQUEST_ID: self.id}
         if self.trace_id is not None and self.span_id is not None:
-            fields |= {"trace_id": self.trace_id, "parent_span_id": self.span_id}
+            fields |= {TRACE_ID: self.trace_id, "parent_span_id": self.span_id}
+        if trace is not None and trace.is_sampled:
+            fields |= {TRACE_ID: trace.trace_id, "span_id": trace.span_id}
         REQUEST_FIELDS.set(fields)
 
     @staticmethod
@@ -90,4 +97,5 @@ def name_of(headers: Iterable[tuple[bytes, bytes]]) -> RequestName:
     trace = _TRACE.fullmatch(traces[0]) if len(traces) == 1 else None
     if trace is None or (trace["version"] == b"00" and trace["more"] is not None):
         return RequestName(request_id)
-    return RequestName(request_id, trace["trace"].decode("ascii"), trace["span"].decode("ascii"))
+    is_sampled = bool(int(trace["flags"], 16) & _SAMPLED)
+    return RequestName(request_id, trace["trace"].decode("ascii"), trace["span"].decode("ascii"), is_sampled)

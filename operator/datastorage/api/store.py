@@ -42,8 +42,9 @@ from datastorage.errors import (
     StorageAwayError,
     TransientError,
 )
+from datastorage.logs import name_in_request
 from datastorage.metrics import Limit
-from datastorage.pipeline.item import Outcome, Rejection
+from datastorage.pipeline.item import Outcome, Rejection, log_fields
 from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.records.caller import Caller
@@ -211,6 +212,9 @@ class _Request:
             except DataStorageError as error:
                 problems[place] = problem_of(error)
         made = await run_apart(size, lambda: [make() for make in allowed.values()])
+        if not self.items.is_batch:
+            for record in made:
+                name_in_request(log_fields(record))
         return dict(zip(allowed, made, strict=True)), problems
 
     async def _maker(self, body: Mapping[str, Any], rights: "_Rights") -> Callable[[], Record]:

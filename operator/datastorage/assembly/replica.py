@@ -17,6 +17,7 @@ from datastorage.pipeline.statusguard import StatusGuardNotice
 from datastorage.pipeline.sweep import SweepRequests
 from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings
+from datastorage.tracing import Traces, open_traces
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
 from datastorage.vectors.outboxcount import OutboxCount
@@ -70,6 +71,7 @@ class Replica:
     backfill: Backfill | None
     outbox_count: OutboxCount | None
     indexer: Indexer | None
+    traces: Traces
 
     def request_backfill(self) -> None:
         """Ask for a look at the outbox, because vectors are pending there."""
@@ -84,6 +86,8 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
     Raises ConfigurationError for a wrong setting or where there is no cluster.
     """
     async with AsyncExitStack() as stack:
+        # Closed last: until then, everything else may still make spans.
+        traces = await stack.enter_async_context(open_traces())
         store = await stack.enter_async_context(open_store(settings, writable=writable))
         transport = await stack.enter_async_context(Transport(load_endpoint))
         shards = ShardsHere()
@@ -107,9 +111,10 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             authors=_authors(settings, transport),
             created_objects=CreatedObjects(settings.api.fallback_max),
             dependencies=dependencies,
-            backfill=_build_backfill(store, dependencies, shards),
+            backfill=_build_backfill(store, dependencies, shards, traces),
             outbox_count=_build_outbox_count(store, postgres, shards),
             indexer=_build_indexer(settings, store),
+            traces=traces,
         )
 
 
@@ -122,7 +127,9 @@ def _dependencies(store: Store, postgres: Breaker) -> Dependencies | None:
     return None if vectors is None else Dependencies(postgres, vectors.embedder_breaker, vectors.breaker)
 
 
-def _build_backfill(store: Store, dependencies: Dependencies | None, shards: ShardsHere) -> Backfill | None:
+def _build_backfill(
+    store: Store, dependencies: Dependencies | None, shards: ShardsHere, traces: Traces
+) -> Backfill | None:
     vectors = store.vectors
     if vectors is None or dependencies is None:
         return None
@@ -132,6 +139,7 @@ def _build_backfill(store: Store, dependencies: Dependencies | None, shards: Sha
         vectors=vectors.tables,
         dependencies=dependencies,
         on_progress=shards.promote,
+        traces=traces,
     )
 
 

@@ -65,11 +65,17 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
     guard = build_guard(settings, replica.transport)
     shard = next(shard for shard in shards if AUDIT_RECORD in shard.selection.kinds)
     groups = Groups(
-        writer=build_writer(store, on_pending=replica.request_backfill),
+        writer=build_writer(store, on_pending=replica.request_backfill, traces=replica.traces),
         rehearse=store.archive.rehearse,
         breaker=shard.tables,
+        traces=replica.traces,
     )
-    submissions = Submissions(intake=shard.intake, groups=groups, breakers=(replica.postgres, shard.tables))
+    submissions = Submissions(
+        intake=shard.intake,
+        groups=groups,
+        breakers=(replica.postgres, shard.tables),
+        traces=replica.traces,
+    )
     async with AsyncExitStack() as stack:
         # Of several hosts, the first may be a standby that lacks what was just stored. So the questions go to
         # the one that accepts writes, too.

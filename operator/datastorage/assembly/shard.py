@@ -39,6 +39,7 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.reading.registry import table_of
 from datastorage.resources.selection import Selection
+from datastorage.tracing import NO_TRACES, Traces
 from datastorage.vectors import promote
 from datastorage.vectors.promote import Promotion, PromotionRequests
 
@@ -151,6 +152,7 @@ def _build(
         on_overflow=shared.sweep_requests.add,
         with_texts=replica.store.vectors is not None,
         created=replica.created_objects,
+        traces=replica.traces,
     )
     commit = _build_commit(replica, shared)
     aside = Aside(commit, shared.register)
@@ -213,10 +215,11 @@ def _build_sweep(replica: Replica, selection: Selection, shared: _Shared, object
 def _build_commit(replica: Replica, shared: _Shared) -> BatchCommit:
     return BatchCommit(
         register=shared.register,
-        writer=build_writer(replica.store, on_pending=replica.request_backfill),
+        writer=build_writer(replica.store, on_pending=replica.request_backfill, traces=replica.traces),
         rejected=replica.store.rejected,
         breaker=shared.tables,
         authors=replica.authors,
+        traces=replica.traces,
     )
 
 
@@ -235,6 +238,7 @@ def _build_collector(replica: Replica, shared: _Shared, objects: ObjectIntake) -
         pace=garbagecollector.Pace(
             concurrency=settings.delete_concurrency, resync_seconds=settings.gc_interval_seconds
         ),
+        traces=replica.traces,
     )
 
 
@@ -251,6 +255,7 @@ def _build_status_writer(replica: Replica, shared: _Shared, objects: ObjectIntak
             refused=replica.guard_notice.note,
         ),
         pace=statuswriter.Pace(concurrency=replica.settings.status_concurrency),
+        traces=replica.traces,
     )
 
 
@@ -270,12 +275,16 @@ def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
     )
 
 
-def build_writer(store: Store, *, on_pending: Callable[[], None]) -> RowWriter | EmbeddingWriter:
+def build_writer(
+    store: Store, *, on_pending: Callable[[], None], traces: Traces = NO_TRACES
+) -> RowWriter | EmbeddingWriter:
     """Return the writer of batches; ``on_pending`` is called when vectors wait in the outbox."""
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
-    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_pending=on_pending)
+    return EmbeddingWriter(
+        archive=store.archive, embedder=vectors.embedder, on_pending=on_pending, traces=traces
+    )
 
 
 def _catch_up(

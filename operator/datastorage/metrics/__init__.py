@@ -77,6 +77,8 @@ from datastorage.metrics.process import (
     LOOP_HELD,
     PROCESS,
     PROCESS_START,
+    SPANS,
+    SpanOutcome,
 )
 from datastorage.metrics.storing import (
     BATCH_SIZE,
@@ -179,6 +181,7 @@ __all__ = [
     "REGISTRY",
     "REPLICA_LAG",
     "ROWS_MISSING",
+    "SPANS",
     "STANDBY_SKIPPED",
     "STATUS_DEPTH",
     "STATUS_TOTAL",
@@ -222,6 +225,7 @@ __all__ = [
     "SettledOutcome",
     "Share",
     "SkipReason",
+    "SpanOutcome",
     "StatusOutcome",
     "UndeclaredSeriesError",
     "VectorFailure",

@@ -7,7 +7,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from datastorage import __version__
-from datastorage.metrics.declaring import REGISTRY, About, Chapter, known_later
+from datastorage.metrics.declaring import REGISTRY, About, Chapter, Word, by, known_later, words
 
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
@@ -17,6 +17,15 @@ PROCESS_START: Final = "process_start_time_seconds"
 """The library's gauge of when the process began, in seconds since 1970."""
 
 PROCESS: Final = Chapter("The process")
+
+
+class SpanOutcome(Word):
+    """What became of a span of a trace."""
+
+    MADE = "made", "all of them: those that were not sent wait, have failed or were dropped"
+    SENT = "sent", "the collector has taken it"
+    FAILED = "failed", "the collector did not take it, and it is lost"
+
 
 BUILD_INFO = PROCESS.info(
     "datastorage_build_info",
@@ -38,5 +47,16 @@ LOOP_HELD = PROCESS.histogram(
         "a piece of work is too large: every answer waits for so long.",
         "histogram_quantile(0.99,"
         " sum by (le, instance) (rate(datastorage_event_loop_held_seconds_bucket[5m])))",
+    ),
+)
+SPANS = PROCESS.counters(
+    "datastorage_trace_spans_total",
+    by(words("outcome", SpanOutcome)),
+    About(
+        "Spans of traces, by outcome",
+        "0 unless a collector is named. `sent` follows `made`. If it stays behind, the collector is away, or "
+        "slower than spans come: the queue is bounded, and drops them.",
+        'sum(rate(datastorage_trace_spans_total{outcome="made"}[5m]))'
+        ' - sum(rate(datastorage_trace_spans_total{outcome="sent"}[5m])) > 0',
     ),
 )

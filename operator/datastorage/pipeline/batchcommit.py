@@ -15,6 +15,7 @@ from datastorage.pipeline.measuring import count_failures, measured
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.resilience.breaker import Breaker
+from datastorage.tracing import NO_TRACES, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class BatchCommit:
         rejected: Rejected,
         breaker: Breaker,
         authors: Authors | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``breaker`` is that of the tables of the rows. Without ``authors``, nobody vouches for a name that
         an object gives.
@@ -58,6 +60,7 @@ class BatchCommit:
         self._rejected = rejected
         self._breaker = breaker
         self._authors = authors
+        self._traces = traces
 
     async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
         """Store all items in one transaction and hand them on; ``bare``: their vectors stay pending.
@@ -67,7 +70,8 @@ class BatchCommit:
         """
         batch = await self._named(batch)
         store = self._writer.store_bare if bare else self._writer.store
-        rows = await self._breaker.judge(partial(measured, store, [item.record for item in batch]))
+        trace = self._traces.commit(batch)
+        rows = await self._breaker.judge(partial(measured, store, [item.record for item in batch], trace))
         await self._hand_on(batch, rows)
 
     async def reject(self, item: WorkItem, reason: str) -> None:
@@ -97,6 +101,7 @@ class BatchCommit:
             return
         metrics.WRITE_TOTAL.labels(item.record.table, metrics.WriteStatus.REJECTED).inc()
         _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
+        self._traces.rejected(item)
         await self._hand_on([item], [Rejection(reason)])
 
     async def _named(self, items: Sequence[WorkItem]) -> Sequence[WorkItem]:

@@ -14,6 +14,7 @@ from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.write import TextVectors, distinct_texts
+from datastorage.tracing import NO_TRACES, Traces
 
 # The longest that the write path waits for an embedder; the backfill can take more time.
 _EMBEDDER_SECONDS: Final = 2.0
@@ -43,11 +44,19 @@ class RowWriter:
 class EmbeddingWriter:
     """Stores records with their vectors."""
 
-    def __init__(self, *, archive: Archive, embedder: Embedder, on_pending: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        archive: Archive,
+        embedder: Embedder,
+        on_pending: Callable[[], None],
+        traces: Traces = NO_TRACES,
+    ) -> None:
         """``on_pending`` is called when vectors could not be written and wait in the outbox."""
         self._archive = archive
         self._embedder = embedder
         self._on_pending = on_pending
+        self._traces = traces
 
     async def store(self, records: Sequence[Record], *, whole: bool = False) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
@@ -56,7 +65,8 @@ class EmbeddingWriter:
         nothing.
         """
         texts = distinct_texts(records)
-        embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
+        with self._traces.embedding():
+            embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
         unavailable = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""))
         missing = dict.fromkeys(texts.keys() - embeddings.vectors.keys(), unavailable) | {
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)

@@ -11,6 +11,7 @@ from datastorage.logs import object_fields
 from datastorage.records.record import RecordKey
 from datastorage.records.times import is_given, time_in
 from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
+from datastorage.resources.reading.fields import mapping_in, string_in
 from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import reading_of
 from datastorage.resources.selection import metadata_in
@@ -31,22 +32,35 @@ class ObjectRef:
     namespace: str
     name: str
     uid: str
+    correlation_id: str = field(default="", compare=False)
+    """The remediation that the object belongs to; empty if it is not known."""
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the object in a log entry."""
-        return object_fields(kind=self.kind.kind, namespace=self.namespace, name=self.name, uid=self.uid)
+        return object_fields(
+            kind=self.kind.kind,
+            namespace=self.namespace,
+            name=self.name,
+            uid=self.uid,
+            correlation_id=self.correlation_id,
+        )
 
 
 def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
     """Return the reference to an object."""
     metadata = body["metadata"]
-    return ObjectRef(kind, sys.intern(metadata["namespace"]), metadata["name"], metadata["uid"])
+    # Objects of one remediation share the text, as those of a namespace do.
+    correlation_id = sys.intern(string_in(mapping_in(body, "spec"), "correlationID"))
+    namespace = sys.intern(metadata["namespace"])
+    return ObjectRef(kind, namespace, metadata["name"], metadata["uid"], correlation_id)
 
 
 def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
     """Return the reference to an object for the log, with what can be read of it if it is malformed."""
     known = metadata_in(body) or {}
-    return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
+    named = (str(known.get(name, "")) for name in ("namespace", "name", "uid"))
+    spec = mapping_in(body, "spec") if isinstance(body, Mapping) else {}
+    return ObjectRef(kind, *named, correlation_id=string_in(spec, "correlationID"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from datastorage.pipeline.rowconfirmation import Confirmation, note_missing
 from datastorage.pipeline.schedule import Schedule
 from datastorage.resilience.worker import jittered, repeat
 from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
+from datastorage.tracing import NO_TRACES, Step, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class GarbageCollector:
         restore: Restore,
         pace: Pace = Pace(),
         clock: Clock = Clock(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``database_time`` waits while PostgreSQL is away."""
         self._cluster = cluster
@@ -96,6 +98,7 @@ class GarbageCollector:
         self._restore = restore
         self._pace = pace
         self._clock = clock
+        self._traces = traces
         self._slots = asyncio.Semaphore(pace.concurrency)
         # How far PostgreSQL's clock is ahead of this machine's, in seconds. Expiry times count from a commit,
         # by PostgreSQL's clock: with a wrong clock here, objects could be deleted hours early.
@@ -228,9 +231,10 @@ class GarbageCollector:
             self._slots.release()
 
     async def _delete(self, expiry: Expiry) -> None:
-        ref = expiry.ref
+        ref, key = expiry.ref, expiry.key
         try:
-            await deletion.delete(self._cluster, ref, expiry.resource_version)
+            with self._traces.step(Step.DELETION, key.uid, key.generation, ref.as_log_fields):
+                await deletion.delete(self._cluster, ref, expiry.resource_version)
         except ObjectGoneError:
             metrics.GC_TOTAL.labels(metrics.GcOutcome.GONE).inc()
         except ObjectChangedError:

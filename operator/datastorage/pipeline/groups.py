@@ -15,6 +15,7 @@ from datastorage.pipeline.measuring import measured
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves_without_breaker
+from datastorage.tracing import NO_TRACES, CommitTrace, TakenIn, Traces, current_request
 
 _Refusal = RecordRefusedError | WorkRefusedError
 
@@ -37,6 +38,14 @@ class Pace:
     the other."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A record of a group, with what its trace needs."""
+
+    record: Record
+    taken_in: TakenIn | None
+
+
 class Groups:
     """Stores groups. A group waits for its turn, and while PostgreSQL is away; callers bound the time."""
 
@@ -47,6 +56,7 @@ class Groups:
         rehearse: Callable[[Sequence[Record]], Awaitable[None]],
         breaker: Breaker,
         pace: Pace = Pace(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``rehearse`` raises the error that storing the records would raise, and stores nothing.
 
@@ -56,6 +66,7 @@ class Groups:
         self._rehearse = rehearse
         self._breaker = breaker
         self._pace = pace
+        self._traces = traces
         self._turns = asyncio.Semaphore(pace.at_once)
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -73,30 +84,36 @@ class Groups:
         """
         self._under_way += 1
         self._idle.clear()
+        taken_in = self._traces.taken_in(current_request(), is_single=len(records) == 1)
         try:
             async with self._turns:
-                return await self._store(records)
+                return await self._store(records, taken_in)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
 
-    async def _store(self, records: Sequence[Record]) -> list[StoredRecord]:
+    async def _store(self, records: Sequence[Record], taken_in: TakenIn | None) -> list[StoredRecord]:
+        members = () if taken_in is None else [_Member(record, taken_in) for record in records]
+        trace = self._traces.commit(members)
         try:
-            return await self._commit(records, self._writer.store)
+            return await self._commit(records, self._writer.store, trace)
         except WorkRefusedError:
             pass
         except RecordRefusedError as error:
             raise await self._explained(records, error) from error
         try:  # rows and vectors together may be too much for PostgreSQL
-            return await self._commit(records, self._writer.store_bare)
+            return await self._commit(records, self._writer.store_bare, trace)
         except (RecordRefusedError, WorkRefusedError) as error:
             raise await self._explained(records, error) from error
 
     async def _commit(
-        self, records: Sequence[Record], store: Callable[..., Awaitable[list[StoredRecord]]]
+        self,
+        records: Sequence[Record],
+        store: Callable[..., Awaitable[list[StoredRecord]]],
+        trace: CommitTrace,
     ) -> list[StoredRecord]:
-        return await self._breaker.judge(partial(measured, partial(store, whole=True), records))
+        return await self._breaker.judge(partial(measured, partial(store, whole=True), records, trace))
 
     async def _explained(self, records: Sequence[Record], refusal: _Refusal) -> GroupRefusedError:
         """Find the records that are refused, in halves; those that are found in time are named."""

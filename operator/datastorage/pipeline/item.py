@@ -6,9 +6,10 @@ Nothing here knows of Kubernetes: a record may also come from a request over HTT
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from datastorage.logs import object_fields
+from datastorage.logs import TRACE_ID, object_fields
 from datastorage.records.record import Record, StoredRecord
-from datastorage.resources.reading.registry import kind_of
+from datastorage.resources.reading.registry import correlation_id_of, kind_of
+from datastorage.tracing import TakenIn
 
 # The memory that an item takes besides its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
@@ -48,11 +49,15 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A record on its way to the commit. ``stamp`` is None if the record did not come from an object."""
+    """A record on its way to the commit. ``stamp`` is None if the record did not come from an object.
+
+    ``taken_in`` is what its trace needs; None while no traces are made.
+    """
 
     record: Record
     origin: Origin
     stamp: Stamp | None = None
+    taken_in: TakenIn | None = None
 
     @property
     def size(self) -> int:
@@ -65,12 +70,18 @@ class WorkItem:
         return f"{kind_of(self.record.table).kind} {self.record.namespace}/{self.record.name}"
 
     def as_log_fields(self) -> dict[str, str]:
-        """Return the fields that name the record's object in a log entry."""
-        return log_fields(self.record)
+        """Return the fields that name the record's object, and its trace, in a log entry."""
+        fields = log_fields(self.record)
+        trace_id = None if self.taken_in is None else self.taken_in.trace_id
+        return fields if trace_id is None else fields | {TRACE_ID: trace_id}
 
 
 def log_fields(record: Record) -> dict[str, str]:
     """Return the fields that name a record's object in a log entry."""
     return object_fields(
-        kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
+        kind=kind_of(record.table).kind,
+        namespace=record.namespace,
+        name=record.name,
+        uid=record.key.uid,
+        correlation_id=correlation_id_of(record),
     )

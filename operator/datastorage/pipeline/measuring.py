@@ -10,6 +10,7 @@ from datastorage.errors import DataStorageError
 from datastorage.metrics import WriteStatus
 from datastorage.pipeline.item import log_fields
 from datastorage.records.record import Record, StoredRecord
+from datastorage.tracing import NO_COMMIT, CommitTrace, Exemplar
 
 _log = logging.getLogger(__name__)
 
@@ -17,24 +18,28 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 """Stores records in one transaction."""
 
 
-async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
+async def measured(
+    store: Store, records: Sequence[Record], trace: CommitTrace = NO_COMMIT
+) -> list[StoredRecord]:
     """Return what ``store`` returns for the records. The time of a commit that fails does not count."""
     started = time.perf_counter()
     try:
-        rows = await store(records)
+        with trace.attempt():
+            rows = await store(records)
     except DataStorageError:
         count_failures(records)
         raise
     seconds = time.perf_counter() - started
+    trace.stored(rows)
     for table in {record.table for record in records}:
-        metrics.WRITE_DURATION.labels(table).observe(seconds)
+        metrics.WRITE_DURATION.labels(table).observe(seconds, trace.exemplar)
     _count(
         (record, WriteStatus.SUCCESS if row.is_new else WriteStatus.DUPLICATE)
         for record, row in zip(records, rows, strict=True)
     )
-    for record, row in zip(records, rows, strict=True):
+    for place, (record, row) in enumerate(zip(records, rows, strict=True)):
         if row.is_new:
-            _observe_new(record, row)
+            _observe_new(record, row, trace.exemplar_of(place))
     return rows
 
 
@@ -50,10 +55,10 @@ def _count(outcomes: Iterable[tuple[Record, WriteStatus]]) -> None:
         metrics.WRITE_TOTAL.labels(table, status).inc(count)
 
 
-def _observe_new(record: Record, row: StoredRecord) -> None:
+def _observe_new(record: Record, row: StoredRecord, exemplar: Exemplar | None) -> None:
     if record.key.generation == 1:  # nothing says when a later generation was made
         age = row.stored_at - record.key.created_at
-        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()), exemplar)
     if row.diverged:
         metrics.DIVERGED.labels(record.table).inc()
         _log.warning(

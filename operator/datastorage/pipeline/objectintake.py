@@ -32,6 +32,7 @@ from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading.objectrecord import author_of, canonical_spec, key_of, record_of
 from datastorage.resources.reading.requestobject import claim_of, stands_for_request
+from datastorage.tracing import NO_TRACES, Traces
 
 # An event may arrive this late, behind tens of thousands of others. A content that was read before it was
 # settled is stale. One that was read later is new, even if it is the same as before: the cluster was restored
@@ -65,6 +66,7 @@ class ObjectIntake:
         on_overflow: Callable[[], None],
         with_texts: bool = True,
         created: CreatedObjects | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``with_texts``: whether records get vectors. ``on_overflow`` is called when there is no room.
 
@@ -77,6 +79,7 @@ class ObjectIntake:
         self._on_overflow = on_overflow
         self._with_texts = with_texts
         self._created = created
+        self._traces = traces
         self._unreadable: FIFOCache[tuple[ObjectRef, str | None], None] = FIFOCache(_UNREADABLE_REMEMBERED)
         self.only_last_copies = False
         """Whether another process takes in what the cluster has. Then only last copies are taken in here."""
@@ -171,7 +174,7 @@ class ObjectIntake:
         except Exception:  # noqa: BLE001  # as above
             return self._cannot_read(candidate.ref, str(body["metadata"]["resourceVersion"]))
         register.start(record.key)
-        self._intake.add(WorkItem(record, origin, stamp))
+        self._intake.add(WorkItem(record, origin, stamp, self._traces.taken_in()))
         return Verdict.ACCEPTED
 
     def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:

@@ -26,6 +26,7 @@ from datastorage.records.vectorwrite import WriteState
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.status import recording_status, rejected_status, stored_status
+from datastorage.tracing import NO_TRACES, Step, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +80,14 @@ class StatusWriter:
         statuses: StatusQueue,
         followers: Followers,
         pace: Pace = Pace(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._cluster = cluster
         self._register = register
         self._statuses = statuses
         self._followers = followers
         self._pace = pace
+        self._traces = traces
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -105,7 +108,9 @@ class StatusWriter:
         version, register = update.version, self._register
         ref, key = version.ref, version.key
         try:
-            await self._write_until_answered(update)
+            step = Step.DELETION if update.delete_now else Step.STATUS
+            with self._traces.step(step, key.uid, key.generation, ref.as_log_fields):
+                await self._write_until_answered(update)
         except NotServedError:
             # The object may come back with its definition, and then needs its status: the generation is not
             # settled.

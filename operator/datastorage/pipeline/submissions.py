@@ -17,6 +17,7 @@ from datastorage.pipeline.item import Outcome, WorkItem
 from datastorage.pipeline.measuring import count_failures
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
+from datastorage.tracing import NO_TRACES, Traces, current_request
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,20 @@ class Submissions:
     """The entrance for records of requests."""
 
     def __init__(
-        self, *, intake: Intake, groups: Groups, breakers: Sequence[Breaker], pace: Pace = Pace()
+        self,
+        *,
+        intake: Intake,
+        groups: Groups,
+        breakers: Sequence[Breaker],
+        pace: Pace = Pace(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``breakers`` are those that a commit waits for: of PostgreSQL, and of the tables."""
         self._intake = intake
         self._groups = groups
         self._breakers = breakers
         self._pace = pace
+        self._traces = traces
         self._closed: str | None = "the operator is starting"
 
     def open(self) -> None:
@@ -83,8 +91,13 @@ class Submissions:
         self._check(records)
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
-        origins = map(RequestOrigin, outcomes)
-        self._intake.add(*map(WorkItem, records, origins))
+        taken_in = self._traces.taken_in(current_request(), is_single=len(records) == 1)
+        self._intake.add(
+            *(
+                WorkItem(record, RequestOrigin(outcome), taken_in=taken_in)
+                for record, outcome in zip(records, outcomes, strict=True)
+            )
+        )
         await asyncio.wait(outcomes, timeout=self._pace.commit_seconds)
         if any(outcome.done() for outcome in outcomes):
             # Committed records are acknowledged even if others of the request still wait.

@@ -19,6 +19,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.lease import Lease
 from datastorage.query.standby import Standby
 from datastorage.resilience.breaker import Breaker
+from datastorage.tracing import NO_TRACES
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Checks:
 
     def notes(self) -> dict[str, Check]:
         """Return the checks that /ready shows and does not fail for."""
-        vectors, authors = self._replica.store.vectors, self._replica.authors
+        vectors, authors, traces = self._replica.store.vectors, self._replica.authors, self._replica.traces
         return (
             {"waiting": self._waiting}
             | ({"leases": self._nobody} if self._leases else {})
@@ -122,6 +123,7 @@ class Checks:
             | ({"recorded_by": authors.problem} if authors is not None else {})
             | (vector_notes(vectors, self._pace) if vectors is not None else {})
             | (standby_notes(self._standby) if self._standby is not None else {})
+            | ({"traces": traces.problem} if traces is not NO_TRACES else {})
         )
 
     async def _running(self) -> str | None:

@@ -133,6 +133,7 @@ class Operator:
                 addresses=settings.listen_address,
                 port=settings.api.port,
                 certificate=certificate,
+                traces=self._replica.traces,
             ),
             metrics_server(routes, addresses=settings.listen_address, port=settings.metrics_port),
         )

@@ -13,10 +13,12 @@ from datastorage import metrics
 from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.vector import Vector
+from datastorage.records.vectorwrite import WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import repeat
 from datastorage.storage.outbox import Claim, PendingVector
+from datastorage.tracing import NO_TRACES, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Backfill:
         dependencies: Dependencies,
         on_progress: Callable[[], None],
         pace: Pace = Pace(),
+        traces: Traces = NO_TRACES,
     ) -> None:
         """``on_progress`` is called after vectors were written or refused, for the statuses (promote.py)."""
         self._outbox = outbox
@@ -89,6 +92,7 @@ class Backfill:
         self._dependencies = dependencies
         self._on_progress = on_progress
         self._pace = pace
+        self._traces = traces
         self._requests = Signal()
         # How many are claimed at once: fewer after a batch was too large.
         self._limit = _BATCH
@@ -129,6 +133,7 @@ class Backfill:
 
     async def _process_batch(self) -> tuple[bool, bool]:
         """Process one batch; return whether any vector was written or refused, and whether to go on."""
+        started_ns = self._traces.now_ns()
         async with self._outbox.claim(self._limit) as claim:
             if not claim.rows:
                 return False, False
@@ -144,6 +149,9 @@ class Backfill:
                 # The vectors' server is away. All rows are pending as before, and tried again later.
                 claim.delay(claim.rows, str(error))
                 return False, False
+        for rows, state in ((claim.removed, WriteState.WRITTEN), (_refused(claim), WriteState.FAILED)):
+            for row in rows:
+                self._traces.vector_settled(row.uid, row.generation, state, started_ns)
         self._refusal = ""
         self._limit = min(self._limit + self._limit // 8 + 1, _BATCH)
         return result
@@ -173,6 +181,10 @@ class Backfill:
             claim.delay(_without(claim.rows, written + refused), str(embeddings.error))
         any_done = bool(written or refused)
         return any_done, any_done or embeddings.error is None
+
+
+def _refused(claim: Claim) -> list[PendingVector]:
+    return [row for row, _ in claim.refused]
 
 
 def _without(rows: Sequence[PendingVector], done: Sequence[PendingVector]) -> list[PendingVector]:

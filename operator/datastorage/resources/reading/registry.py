@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from datastorage.records.record import Table
+from datastorage.records.record import Record, Table
 from datastorage.resources.kinds import ResourceKind
 from datastorage.resources.reading import action_trace, audit_record
 from datastorage.resources.reading.kindreading import Reading
@@ -12,6 +12,10 @@ READINGS: Final = (audit_record.READING, action_trace.READING)
 _BY_KIND: Final = {reading.kind: reading for reading in READINGS}
 _BY_NAME: Final = {reading.kind.kind: reading for reading in READINGS}
 _BY_TABLE: Final = {reading.table: reading for reading in READINGS}
+# The place of the correlation ID in the index of a record.
+_CORRELATION: Final = {
+    reading.table: [column.name for column in reading.columns].index("correlation_id") for reading in READINGS
+}
 
 
 def reading_of(kind: ResourceKind) -> Reading:
@@ -37,3 +41,9 @@ def table_of(kind: ResourceKind) -> Table:
 def kind_of(table: Table) -> ResourceKind:
     """Return the kind of the objects in a table."""
     return _BY_TABLE[table].kind
+
+
+def correlation_id_of(record: Record) -> str | None:
+    """Return the remediation that a record belongs to, as its column holds it; None if it names none."""
+    found: str | None = record.index[_CORRELATION[record.table]]
+    return found

@@ -1,3 +1,0 @@
-"""Stands in for a package that the image does not have."""
-
-raise ModuleNotFoundError("the image has no requests", name="requests")

@@ -1,0 +1,355 @@
+"""Traces: the spans of a record, where they stand, and that nothing is loaded without a collector."""
+
+import asyncio
+import hashlib
+import logging
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from datastorage import metrics
+from datastorage.errors import WorkRefusedError
+from datastorage.pipeline.measuring import measured
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.resources.kinds import AUDIT_RECORD
+from datastorage.resources.reading.objectrecord import record_of
+from datastorage.resources.reading.registry import correlation_id_of
+from datastorage.tracing import NO_TRACES, RequestTrace, Step, TakenIn, Traces, open_traces
+from datastorage.tracing.exporting import Collector as CollectorState
+from datastorage.tracing.identity import first_span_of, trace_id_of
+from datastorage.tracing.sdk import SdkTraces
+from harness.absent import as_in_image
+from harness.collector import Collector
+from harness.objects import audit_record
+from harness.polling import until
+
+STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
+WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN)
+PENDING = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "password in a text")
+CALLER = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+# The libraries that only traces need. FastAPI itself loads the API of OpenTelemetry, without its SDK.
+_PROGRAM = """
+import sys
+import fastapi
+before = {name for name in sys.modules if name.startswith("opentelemetry")}
+import datastorage.cli.operator, datastorage.runtime.run
+from datastorage.tracing import NO_TRACES, open_traces
+import asyncio
+async def opened():
+    async with open_traces() as traces:
+        assert traces is NO_TRACES
+asyncio.run(opened())
+after = {name for name in sys.modules if name.startswith("opentelemetry")}
+print(*sorted(after - before))
+print(*sorted(sys.modules.keys() & {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}))
+print(*sorted(sys.modules.keys() & {"requests", "datastorage.tracing.sdk", "datastorage.tracing.exporting"}))
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    record: Record
+    taken_in: TakenIn | None
+
+
+class Made:
+    """Traces whose spans stay in memory."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.traces = SdkTraces(SimpleSpanProcessor(self._exporter), Resource({}), CollectorState())
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        return self._exporter.get_finished_spans()
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.spans if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        [span] = self.named(name)
+        return span
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
+    return Made()
+
+
+def record(name: str = "one") -> Record:
+    return record_of(AUDIT_RECORD, audit_record(name=name))
+
+
+def row(*, vector: VectorWrite = WRITTEN, is_new: bool = True) -> StoredRecord:
+    return StoredRecord(b"", STORED_AT, vector, is_new=is_new)
+
+
+def context(span: ReadableSpan) -> tuple[int, int]:
+    found = span.get_span_context()
+    assert found is not None
+    return found.trace_id, found.span_id
+
+
+def parent(span: ReadableSpan) -> int | None:
+    return None if span.parent is None else span.parent.span_id
+
+
+def links(span: ReadableSpan) -> list[tuple[int, int]]:
+    return [(link.context.trace_id, link.context.span_id) for link in span.links]
+
+
+def attributes(span: ReadableSpan) -> Mapping[str, Any]:
+    return span.attributes or {}
+
+
+def request_of(traces: Traces, *, is_sampled: bool = True) -> RequestTrace:
+    made = traces.request(*CALLER, is_sampled=is_sampled)
+    assert made is not None
+    return made
+
+
+async def commit(traces: Traces, items: Sequence[Item], rows: Sequence[StoredRecord]) -> None:
+    async def store(_: Sequence[Record]) -> list[StoredRecord]:
+        with traces.embedding():
+            pass
+        return list(rows)
+
+    await measured(store, [item.record for item in items], traces.commit(items))
+
+
+def test_without_a_collector_nothing_of_it_is_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=120,
+        env=as_in_image({"PATH": "/usr/bin:/bin"}),
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["", "", ""], done.stdout
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {**COLLECTOR, "OTEL_SDK_DISABLED": "true"},
+        {**COLLECTOR, "OTEL_TRACES_EXPORTER": "none"},
+        {**COLLECTOR, "OTEL_TRACES_EXPORTER": "zipkin"},
+        {**COLLECTOR, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    ],
+)
+async def test_these_environments_make_no_traces(environment: dict[str, str]) -> None:
+    async with open_traces(environment) as traces:
+        assert traces is NO_TRACES
+
+
+def test_the_trace_of_a_uid_is_the_begin_of_its_hash() -> None:
+    uid = "4f0fd0b0-a4c7-46a5-b1c2-d3e4f5061728"
+    assert f"{trace_id_of(uid):032x}" == hashlib.sha256(uid.encode()).hexdigest()[:32]
+    assert first_span_of(uid, 1).trace_id == first_span_of(uid, 2).trace_id == trace_id_of(uid)
+    assert first_span_of(uid, 1).span_id != first_span_of(uid, 2).span_id
+
+
+@pytest.mark.parametrize("make", [uuid.uuid4, uuid.uuid1], ids=["random", "of the time"])
+def test_a_sampler_by_ratio_records_its_share_of_uids(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
+    traces = Made().traces
+    share = sum(traces.trace_id(str(make())) is not None for _ in range(3000)) / 3000
+    assert 0.07 < share < 0.13
+
+
+async def test_a_record_of_the_cluster_has_one_trace_to_its_deletion(made: Made) -> None:
+    traces, mine, other = made.traces, record("one"), record("two")
+    key = mine.key
+    items = [Item(mine, traces.taken_in()), Item(other, traces.taken_in())]
+    await commit(traces, items, [row(vector=PENDING), row()])
+    await asyncio.sleep(0)
+    traces.vector_settled(key.uid, 1, WriteState.WRITTEN, traces.now_ns())
+    for step in Step:
+        with traces.step(step, key.uid, 1, lambda: {"object_name": "one", "object_uid": key.uid}):
+            pass
+    own = [span for span in made.spans if context(span)[0] == trace_id_of(key.uid)]
+    first = next(span for span in own if span.parent is None)
+    assert (first.name, context(first)) == (
+        "store AuditRecord",
+        (trace_id_of(key.uid), first_span_of(key.uid, 1).span_id),
+    )
+    assert sorted(span.name for span in own if span is not first) == [
+        "commit", "delete object", "wait", "write status", "write vector", "write vector",
+    ]  # fmt: skip
+    assert {parent(span) for span in own if span is not first} == {context(first)[1]}
+    batch = made.one("commit batch")
+    assert attributes(batch)["db.operation.batch.size"] == 2
+    assert context(first) in links(batch)
+    assert len(links(batch)) == 2
+    assert all(links(span) == [context(batch)] for span in made.named("commit"))
+    assert attributes(first)["datastorage.record.correlation_id"] == correlation_id_of(mine)
+    assert attributes(first)["datastorage.record.uid"] == key.uid
+    states = [attributes(span)["datastorage.vector.state"] for span in own if span.name == "write vector"]
+    assert states == ["Pending", "Written"]
+
+
+async def test_a_repetition_is_a_child_of_the_first_span(made: Made) -> None:
+    mine = record()
+    await commit(made.traces, [Item(mine, made.traces.taken_in())], [row(is_new=False)])
+    first = first_span_of(mine.key.uid, 1)
+    repeated = made.one("store AuditRecord")
+    assert (context(repeated)[0], parent(repeated)) == (first.trace_id, first.span_id)
+    assert context(repeated)[1] != first.span_id
+
+
+async def test_a_single_record_of_a_request_is_in_the_trace_of_its_caller(made: Made) -> None:
+    traces = made.traces
+    request = request_of(traces)
+    await commit(traces, [Item(record(), traces.taken_in(request, is_single=True))], [row()])
+    traces.answered(
+        request, method="POST", route="/api/v1/store/{type}", path="/api/v1/store/execution", scheme="http",
+        status=201,
+    )  # fmt: skip
+    server = made.one("POST /api/v1/store/{type}")
+    assert (context(server)[0], parent(server)) == (int(CALLER[0], 16), int(CALLER[1], 16))
+    stored = made.one("store AuditRecord")
+    assert (context(stored)[0], parent(stored)) == context(server)
+    assert {context(span)[0] for span in made.spans if span.name != "commit batch"} == {int(CALLER[0], 16)}
+    assert attributes(server) == {
+        "http.request.method": "POST", "http.route": "/api/v1/store/{type}", "http.response.status_code": 201,
+        "url.path": "/api/v1/store/execution", "url.scheme": "http",
+    }  # fmt: skip
+
+
+async def test_what_follows_such_a_record_is_linked(made: Made) -> None:
+    traces, mine = made.traces, record()
+    request = request_of(traces)
+    await commit(traces, [Item(mine, traces.taken_in(request, is_single=True))], [row(vector=PENDING)])
+    traces.vector_settled(mine.key.uid, 1, WriteState.FAILED, traces.now_ns())
+    first = first_span_of(mine.key.uid, 1)
+    stored = {context(span)[0]: span for span in made.named("store AuditRecord")}
+    assert links(stored[first.trace_id]) == [context(stored[int(CALLER[0], 16)])]
+    assert (first.trace_id, first.span_id) in links(made.one("commit"))
+    later = next(span for span in made.named("write vector") if context(span)[0] == first.trace_id)
+    assert parent(later) == first.span_id
+    assert not later.status.is_ok
+
+
+async def test_the_records_of_a_batch_have_traces_of_their_own_with_links_to_the_request(made: Made) -> None:
+    traces = made.traces
+    request = request_of(traces)
+    records = [record("one"), record("two")]
+    taken_in = traces.taken_in(request)
+    await commit(traces, [Item(each, taken_in) for each in records], [row(), row()])
+    stored = made.named("store AuditRecord")
+    assert {context(span)[0] for span in stored} == {trace_id_of(each.key.uid) for each in records}
+    assert all(links(span) == [(int(CALLER[0], 16), int(request.span_id, 16))] for span in stored)
+
+
+async def test_a_caller_that_records_nothing_makes_no_spans(made: Made) -> None:
+    traces = made.traces
+    request = request_of(traces, is_sampled=False)
+    for is_single in (True, False):
+        await commit(traces, [Item(record(), traces.taken_in(request, is_single=is_single))], [row()])
+    traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=500)
+    assert made.spans == ()
+
+
+async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
+    traces = made.traces
+    secret = "postgresql://service:secret@db"  # of nobody
+
+    async def refuse(_: Sequence[Record]) -> list[StoredRecord]:
+        raise WorkRefusedError(secret)
+
+    items = [Item(record(), traces.taken_in())]
+    with pytest.raises(WorkRefusedError):
+        await measured(refuse, [items[0].record], traces.commit(items))
+    with pytest.raises(ValueError, match="secret"), traces.step(Step.STATUS, "uid", 1, dict):
+        raise ValueError(secret)
+    traces.rejected(items[0])
+    failed = [(span.name, attributes(span)["error.type"]) for span in made.spans]
+    assert failed == [
+        ("commit batch", "WorkRefusedError"),
+        ("write status", "ValueError"),
+        ("store AuditRecord", "RecordRejected"),
+    ]
+    assert not any(span.status.is_ok for span in made.spans)
+    assert all("secret" not in span.to_json() for span in made.spans)
+
+
+async def test_samples_of_histograms_name_their_trace(made: Made) -> None:
+    mine = record()
+    await commit(made.traces, [Item(mine, made.traces.taken_in())], [row()])
+    page = generate_latest(metrics.REGISTRY).decode()
+    trace = f'trace_id="{trace_id_of(mine.key.uid):032x}"'
+    batch = f'trace_id="{context(made.one("commit batch"))[0]:032x}"'
+    for name, wanted in (
+        ("datastorage_created_to_stored_seconds", trace),
+        ("datastorage_write_duration_seconds", batch),
+    ):
+        lines = [line for line in page.splitlines() if line.startswith(f"{name}_bucket") and wanted in line]
+        assert len(lines) == 1, name
+
+
+@pytest.fixture
+async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Collector, Traces]]:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        async with open_traces() as traces:
+            yield collector, traces
+
+
+async def test_a_refusing_collector_is_logged_once_and_shown(
+    sending: tuple[Collector, Traces], caplog: pytest.LogCaptureFixture
+) -> None:
+    collector, traces = sending
+    collector.status = 401
+
+    def step() -> None:
+        with traces.step(Step.STATUS, "uid", 1, dict):
+            pass
+
+    async def asked(times: int) -> bool:
+        step()
+        return collector.requests >= times
+
+    caplog.set_level(logging.INFO)
+    await until(lambda: asked(3), seconds=20, what="three exports have failed")
+    assert await traces.problem() == "the collector answers with 401"
+    collector.status = 200
+
+    async def works() -> bool:
+        step()
+        return await traces.problem() is None
+
+    await until(works, seconds=20, what="an export has succeeded")
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "Traces can't be sent; until they can, spans are dropped",
+        "Traces are sent again",
+    ]
+    assert cast("Any", caplog.records[0]).error == "the collector answers with 401"
+
+
+async def test_the_log_names_the_trace_of_an_object(
+    sending: tuple[Collector, Traces], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, traces = sending
+    log = logging.getLogger("datastorage")
+    log.warning("about an object", extra={"object_uid": "uid"})
+    log.warning("about nothing")
+    about, nothing = (vars(entry) for entry in caplog.records)
+    assert about["trace_id"] == traces.trace_id("uid") == f"{trace_id_of('uid'):032x}"
+    assert "trace_id" not in nothing
