@@ -1,23 +1,20 @@
 """A Prometheus that reads the metrics of operators, and an Alertmanager that sends messages about alerts."""
 
 import json
-import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlencode
 
 from harness.controlplane.processes import Component, ProcessGroup
 from harness.polling import until_blocking
 from harness.ports import free_port
-from harness.prometheus.programs import Programs
+from harness.prometheus.client import PrometheusClient, fetched
 
 _START_SECONDS: Final = 60.0
-_REQUEST_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
 """For the end of a server; nothing of it is needed any more."""
+_CONSOLES: Final = Path(__file__).resolve().parent / "_consoles"
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,6 @@ class _Server:
         self.log = directory / f"{name}.log"
         self._component = Component(name, command, self.log)
         self._group: ProcessGroup | None = None
-        # A proxy would not reach this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __enter__(self) -> Self:
         self._group = ProcessGroup()
@@ -50,30 +45,29 @@ class _Server:
         if self._group is not None:
             self._group.kill()
 
-    def _is_ready(self) -> bool:
+    def check(self) -> None:
+        """Raise ComponentError with the end of the log if it has ended by itself."""
         self._component.check()
+
+    def _is_ready(self) -> bool:
+        self.check()
         try:
-            self._get("/-/ready")
+            fetched(f"{self.url}/-/ready")
         except OSError:
             return False
         return True
-
-    def _get(self, path: str, **parameters: str) -> bytes:
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        with self._opener.open(f"{self.url}{path}{query}", timeout=_REQUEST_SECONDS) as response:
-            return bytes(response.read())
 
 
 class Alertmanager(_Server):
     """Sends a message about each alert to a webhook, at once, and another one when it has ended."""
 
-    def __init__(self, programs: Programs, directory: Path, webhook: str) -> None:
+    def __init__(self, program: Path, directory: Path, webhook: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         configuration = directory / "alertmanager.json"
         configuration.write_text(json.dumps(_routing(webhook)))
         port = free_port()
         command = [
-            str(programs.alertmanager),
+            str(program),
             f"--config.file={configuration}",
             f"--storage.path={directory / 'alertmanager'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -83,11 +77,14 @@ class Alertmanager(_Server):
 
 
 class Prometheus(_Server):
-    """Evaluates rules over the metrics of the targets that it was given last."""
+    """Evaluates rules over the metrics of the targets that it was given last.
+
+    It is built from Go's module alone, which lacks the pages of Prometheus: ``alerts_page`` is one of ours.
+    """
 
     def __init__(
         self,
-        programs: Programs,
+        program: Path,
         directory: Path,
         rules: str,
         reading: Reading = Reading(),
@@ -97,48 +94,33 @@ class Prometheus(_Server):
         """``rules`` is the text of a rules file."""
         directory.mkdir(parents=True, exist_ok=True)
         self._targets = directory / "targets.json"
-        self.read()
+        self.read({})
         (directory / "rules.yaml").write_text(rules)
         configuration = directory / "prometheus.json"
         configuration.write_text(json.dumps(self._configuration(reading, alertmanager)))
         port = free_port()
         command = [
-            str(programs.prometheus),
+            str(program),
             f"--config.file={configuration}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.console.templates={_CONSOLES}",
             "--log.level=warn",
         ]
         super().__init__("prometheus", command, directory, port)
+        self.client = PrometheusClient(self.url)
 
-    def read(self, *targets: str, **labels: str) -> None:
-        """Read these targets (host:port) from now on, and no others; their series get the labels."""
-        found = [{"targets": list(targets), "labels": labels}] if targets else []
+    def read(self, targets: Mapping[str, Mapping[str, str]]) -> None:
+        """Read these targets (host:port) from now on, and no others; their series get the labels of each."""
+        found = [{"targets": [target], "labels": dict(labels)} for target, labels in targets.items()]
         fresh = self._targets.with_suffix(".new")
         fresh.write_text(json.dumps(found))
         fresh.replace(self._targets.with_suffix(".json"))
 
-    def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that are pending or firing, with their labels and texts."""
-        return list(self._data("/api/v1/alerts")["alerts"])
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the samples of an expression now."""
-        return list(self._data("/api/v1/query", query=expression)["result"])
-
-    def query_range(self, expression: str, *, since: float, step: float = 1.0) -> list[dict[str, Any]]:
-        """Return the lines of an expression from a time, in seconds since 1970, until now.
-
-        ``step`` are the seconds from one value to the next.
-        """
-        found = self._data(
-            "/api/v1/query_range", query=expression, start=str(since), end=str(time.time()), step=str(step)
-        )
-        return list(found["result"])
-
-    def _data(self, path: str, **parameters: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads(self._get(path, **parameters))["data"]
-        return found
+    @property
+    def alerts_page(self) -> str:
+        """The address of a page for a browser that shows the alerts now and in the last minutes."""
+        return f"{self.url}/consoles/alerts.html"
 
     def _configuration(self, reading: Reading, alertmanager: Alertmanager | None) -> dict[str, Any]:
         told = [] if alertmanager is None else [alertmanager.url.removeprefix("http://")]
