@@ -17,13 +17,14 @@ import pytest
 import pytest_asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD, GROUP
-from e2e.alerting import KEYS, AlertWatch, Traffic, key_of
+from e2e.alerting import KEYS, AlertWatch, key_of
 from e2e.panels import empty_queries, flat_panels
 from e2e.test_api import Callers
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster
+from harness.dashboard.answers import Span
 from harness.embeddings import OpenAIService
 from harness.installed import NAMESPACE
 from harness.operatorprocess import OperatorProcess
@@ -34,6 +35,7 @@ from harness.prometheus.receiver import Receiver
 from harness.prometheus.servers import Alertmanager, Prometheus, Reading
 from harness.rules.files import INSTALLED
 from harness.rules.rendering import RUNBOOK, yaml_text
+from harness.traffic import Traffic
 
 # A day becomes 48 seconds. A window has eight readings at least, so that a busy machine leaves samples in it.
 QUICK: Final = replace(INSTALLED, factor=1 / 1800, shortest_range=4, shortest_wait=1, share=0.2)
@@ -205,7 +207,7 @@ async def postgresql_is_stopped(postgres: PostgresServer) -> AsyncIterator[None]
 @asynccontextmanager
 async def watched(prometheus: Prometheus) -> AsyncIterator[AlertWatch]:
     """Look at the alerts of Prometheus in the background."""
-    watch = AlertWatch(prometheus)
+    watch = AlertWatch(prometheus.client)
     task = asyncio.create_task(watch.run())
     try:
         yield watch
@@ -224,7 +226,7 @@ def check_metrics(programs: Programs, operator: OperatorProcess) -> str:
 
 def pending_so_far(prometheus: Prometheus) -> set[str]:
     """Return the alerts that have waited for their time before they fired."""
-    seen = prometheus.api.query(
+    seen = prometheus.client.query(
         'count by (alertname, long, short) (count_over_time(ALERTS{alertstate="pending"}[1h]))'
     )
     return {key_of({"labels": each["metric"]}) for each in seen}
@@ -254,8 +256,7 @@ async def nobody_stores(stage: Stage) -> OperatorProcess:
         watch.firing("DataStorageGuardNotInForce", "DataStorageShardWithoutHolder"),
     ):
         operator = await asyncio.to_thread(partial(bench.start_operator, **settings))
-        target = operator.metrics_url.removeprefix("http://").removesuffix("/metrics")
-        stage.prometheus.read(target, namespace=NAMESPACE)
+        stage.prometheus.read({operator.metrics_target: {"namespace": NAMESPACE}})
     await watch.ended("DataStorageAbsent", "DataStorageShardWithoutHolder")
     return operator
 
@@ -317,17 +318,17 @@ async def test_every_alert_fires_and_ends_after_the_repair(
     """One operator, and one fault after the other."""
     callers = Callers(workbench.cluster, workbench.namespace)
     token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
-    rules = yaml_text({"groups": QUICK.groups()})
+    rules, folder = yaml_text({"groups": QUICK.groups()}), tmp_path / "prometheus"
     async with AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(Receiver())
-        alertmanager = stack.enter_context(Alertmanager(programs, tmp_path / "prometheus", receiver.url))
-        made = Prometheus(programs, tmp_path / "prometheus", rules, OFTEN, alertmanager=alertmanager)
+        alertmanager = stack.enter_context(Alertmanager(programs.alertmanager, folder, receiver.url))
+        made = Prometheus(programs.prometheus, folder, rules, OFTEN, alertmanager=alertmanager)
         prometheus, began = stack.enter_context(made), time.time()
         watch = await stack.enter_async_context(watched(prometheus))
         stage = Stage(workbench, client, postgres, embedder, prometheus, watch)
         operator = await nobody_stores(stage)
         assert check_metrics(programs, operator) == ""
-        traffic = Traffic(workbench, client, ApiClient(operator.api_url, token))
+        traffic = Traffic(workbench.namespace, client, ApiClient(operator.api_url, token))
         async with traffic.flowing():
             await single_records_go_wrong(stage, traffic)
             await searches_are_slow(stage, traffic)
@@ -344,9 +345,9 @@ async def test_every_alert_fires_and_ends_after_the_repair(
 async def the_dashboard_has_shown_it(prometheus: Prometheus, began: float) -> None:
     """Check that every query of every panel has an answer, and that no panel was at 0 all the time."""
     # Longer than Grafana would choose: a busy machine reads late, and a rate needs two readings.
-    interval = "15s"
-    assert await empty_queries(prometheus, began, interval=interval) == []
-    assert await flat_panels(prometheus, began, interval=interval) == []
+    span = Span(began, time.time(), interval="15s")
+    assert await empty_queries(prometheus.client, span) == []
+    assert await flat_panels(prometheus.client, span) == []
 
 
 async def the_message_is_read(receiver: Receiver) -> None:

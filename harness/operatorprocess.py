@@ -94,7 +94,12 @@ class OperatorProcess:
 
     @property
     def metrics_url(self) -> str:
-        return f"http://127.0.0.1:{self._metrics_port}/metrics"
+        return f"http://{self.metrics_target}/metrics"
+
+    @property
+    def metrics_target(self) -> str:
+        """Host and port of its metrics, as Prometheus names what it reads."""
+        return f"127.0.0.1:{self._metrics_port}"
 
     @property
     def embedded_directory(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from e2e.installed.portforward import PortForward
 from harness.controlplane import Cluster
-from harness.prometheus.api import PrometheusApi
+from harness.prometheus.client import PrometheusClient
 from harness.prometheus.image import DATA
 
 RULES_FILE: Final = "rules.yaml"
@@ -50,10 +50,10 @@ class PrometheusPod:
         )
 
     @contextmanager
-    def api(self) -> Iterator[PrometheusApi]:
+    def client(self) -> Iterator[PrometheusClient]:
         """Provide a way to ask it, from this machine."""
         with PortForward(self._cluster, self.namespace, f"pod/{_NAME}", _PORT) as way:
-            yield PrometheusApi(f"http://127.0.0.1:{way.port}")
+            yield PrometheusClient(f"http://127.0.0.1:{way.port}")
 
     def _spec(self) -> dict[str, Any]:
         container = {

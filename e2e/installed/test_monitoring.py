@@ -21,7 +21,7 @@ from harness import REPOSITORY
 from harness.docker import Docker
 from harness.installed import NAMESPACE
 from harness.polling import until
-from harness.prometheus.api import PrometheusApi
+from harness.prometheus.client import PrometheusClient
 from harness.prometheus.image import ensure_image
 
 _MANIFESTS: Final = REPOSITORY / "manifests"
@@ -69,36 +69,36 @@ async def test_prometheus_reads_every_replica_through_the_policies(
     kubectl = installation.cluster.kubectl
     replicas = {each.name for each in await installation.ready_pods()}
     installation.cluster.apply(policies)
-    with prometheus.api() as api:
+    with prometheus.client() as client:
         refused = await until(
-            _all(api, "down", replicas), seconds=SETTLE_SECONDS, what="no replica can be read"
+            _all(client, "down", replicas), seconds=SETTLE_SECONDS, what="no replica can be read"
         )
-        await until(_absent(api, "pending"), seconds=SETTLE_SECONDS, what="the alert sees no replica")
+        await until(_absent(client, "pending"), seconds=SETTLE_SECONDS, what="the alert sees no replica")
         kubectl("label", "namespace", prometheus.namespace, LABEL)
-        await until(_all(api, "up", replicas), seconds=SETTLE_SECONDS, what="every replica is read")
-        await until(_absent(api, None), seconds=SETTLE_SECONDS, what="the alert sees a replica again")
-        await until(_evaluated(api), seconds=SETTLE_SECONDS, what="every rule has been evaluated")
-        before = await _written(api, replicas)
+        await until(_all(client, "up", replicas), seconds=SETTLE_SECONDS, what="every replica is read")
+        await until(_absent(client, None), seconds=SETTLE_SECONDS, what="the alert sees a replica again")
+        await until(_evaluated(client), seconds=SETTLE_SECONDS, what="every rule has been evaluated")
+        before = await _written(client, replicas)
         async with counting.load() as counted:
             pass
         stored = len(counted.load.accepted)
 
         async def all_counted() -> bool:
-            return await _written(api, replicas) >= before + stored
+            return await _written(client, replicas) >= before + stored
 
         await until(all_counted, seconds=SETTLE_SECONDS, what="Prometheus has read the newest counts")
-        assert await _written(api, replicas) == before + stored
+        assert await _written(client, replicas) == before + stored
     say(f"Prometheus without the label: {refused[0]['lastError']}; with it: {counted}, and counted as many")
 
 
 def _all(
-    api: PrometheusApi, health: str, replicas: set[str]
+    client: PrometheusClient, health: str, replicas: set[str]
 ) -> Callable[[], Awaitable[list[dict[str, Any]] | None]]:
     """Return a condition: in both ways the replicas are found, all with this health; it returns them."""
     wanted = [(each["job_name"], name, health) for each in (*BY_MONITOR, *BY_HAND) for name in replicas]
 
     async def look() -> list[dict[str, Any]] | None:
-        targets = await asyncio.to_thread(api.targets)
+        targets = await asyncio.to_thread(client.targets)
         labels = {(each["labels"]["job"], each["labels"]["namespace"]) for each in targets}
         assert labels <= {("datastorage", NAMESPACE)}, "the rules name this job, and go by the namespace"
         found = [(each["scrapePool"], each["labels"]["pod"], each["health"]) for each in targets]
@@ -107,32 +107,32 @@ def _all(
     return look
 
 
-def _absent(api: PrometheusApi, state: str | None) -> Callable[[], Awaitable[bool]]:
+def _absent(client: PrometheusClient, state: str | None) -> Callable[[], Awaitable[bool]]:
     """Return a condition: the alert about absent replicas has this state; None: it is not active."""
 
     async def holds() -> bool:
-        alerts = await asyncio.to_thread(api.alerts)
+        alerts = await asyncio.to_thread(client.alerts)
         states = [each["state"] for each in alerts if each["labels"]["alertname"] == "DataStorageAbsent"]
         return states == ([] if state is None else [state])
 
     return holds
 
 
-def _evaluated(api: PrometheusApi) -> Callable[[], Awaitable[bool]]:
+def _evaluated(client: PrometheusClient) -> Callable[[], Awaitable[bool]]:
     """Return a condition: Prometheus has the rules of the file, and no evaluation has failed."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
     names = sorted(rule.get("alert") or rule["record"] for group in groups for rule in group["rules"])
 
     async def holds() -> bool:
-        rules = await asyncio.to_thread(api.rules)
+        rules = await asyncio.to_thread(client.rules)
         assert sorted(rule["name"] for rule in rules) == names
         return all(rule["health"] == "ok" for rule in rules)
 
     return holds
 
 
-async def _written(api: PrometheusApi, replicas: set[str]) -> int:
+async def _written(client: PrometheusClient, replicas: set[str]) -> int:
     """Return how many records the replicas together have written, as Prometheus knows it."""
-    samples = await asyncio.to_thread(api.query, WRITTEN)
+    samples = await asyncio.to_thread(client.query, WRITTEN)
     assert {each["metric"]["pod"] for each in samples} == replicas
     return sum(int(each["value"][1]) for each in samples)

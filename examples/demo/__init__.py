@@ -1,5 +1,6 @@
 """`make demo`: a record's whole path on a real control plane, with every claim checked.
 
-`services` and `stage` set everything up; `story`, `events`, `meaning` and `outage` are the scenes; `finale`
-shows what is left. `checks` checks the claims, and `narrator` prints.
+`services`, `stage` and `monitoring` set everything up. `story`, `events`, `meaning`, `outage` and `requests`
+are the scenes; `watched` and `finale` show what Prometheus saw and what is left. `checks` checks the claims,
+and `narrator` prints.
 """

@@ -12,6 +12,7 @@ from examples.demo.checks import CheckFailedError, Checks, Seen
 from examples.demo.events import play_events
 from examples.demo.finale import show_what_is_stored, show_what_stays, stop_operator, summary
 from examples.demo.meaning import ask_the_archive, play_equal_events
+from examples.demo.monitoring import Monitoring, find_prometheus, monitoring
 from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
 from examples.demo.outage import play_outage
@@ -19,6 +20,7 @@ from examples.demo.requests import tell_by_requests
 from examples.demo.services import Services, services
 from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
 from examples.demo.story import Demo, play_story
+from examples.demo.watched import show_queries, show_what_prometheus_saw
 from harness.controlplane import ControlPlaneError
 
 DESCRIPTION = """\
@@ -26,10 +28,11 @@ Shows the way of records from the cluster into PostgreSQL: sets up a real
 control plane, PostgreSQL, Redis, an embedding service and the operator, lets
 controllers create records, asks the archive about them, takes Redis and the
 embedding service away, stores and asks over HTTP with curl, and checks at each
-step what kubectl, PostgreSQL, the command line and the REST API show."""
+step what kubectl, PostgreSQL, the command line, the REST API and Prometheus show."""
 EPILOG = """\
-Takes about two minutes; the first time on a machine the control plane is built
-before that, about 7 minutes on 2 cores. The exit code is 0 if every check
+Takes two to three minutes; the first time on a machine, Prometheus and the
+control plane are built before that, about 11 minutes on 2 cores. Without Go's
+modules for Prometheus, its part is left out. The exit code is 0 if every check
 passed. Everything is stopped and removed in the end; after a failure the logs
 are kept. Several demos can run at the same time."""
 OPERATOR_USER = "system:serviceaccount:datastorage-system:datastorage"
@@ -85,9 +88,11 @@ def _parse() -> argparse.Namespace:
 def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
     started = time.monotonic()
     narrator.heading("Setting up")
+    program = find_prometheus(narrator)
     with (
         services(narrator, directory) as own_services,
         stage(narrator, directory, own_services.settings) as running,
+        monitoring(narrator, program, directory, running.operator) as own_monitoring,
     ):
         with Observer(running.cluster, narrator.happened) as observer:
 
@@ -95,8 +100,11 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
                 running.check()
                 own_services.check()
                 observer.check()
+                if own_monitoring is not None:
+                    own_monitoring.check()
 
-            demo = Demo(narrator, Checks(narrator, still_running), running, own_services, observer, ttl)
+            checks = Checks(narrator, still_running)
+            demo = Demo(narrator, checks, running, own_services, observer, own_monitoring, ttl)
             _check_stage(demo)
             play_story(demo)
             play_equal_events(demo)
@@ -107,12 +115,13 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
             play_outage(demo)
             show_what_stays(demo)
             tell_by_requests(demo)
+            show_what_prometheus_saw(demo)
             counts = running.archive.counts()
             if not keep:
                 stop_operator(demo)
             summary(demo, counts, time.monotonic() - started)
         if keep:
-            _keep(narrator, running, own_services)
+            _keep(narrator, running, own_services, own_monitoring)
 
 
 def _check_stage(demo: Demo) -> None:
@@ -166,9 +175,13 @@ def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:
     return "typeChecking" not in status or bool(status["typeChecking"].get("expressionWarnings"))
 
 
-def _keep(narrator: Narrator, running: Stage, own_services: Services) -> None:
+def _keep(
+    narrator: Narrator, running: Stage, own_services: Services, own_monitoring: Monitoring | None
+) -> None:
     narrator.heading("Everything keeps running until Ctrl-C. In another terminal:")
     show_access(narrator, running, own_services.settings)
+    if own_monitoring is not None:
+        show_queries(narrator, own_monitoring)
     try:
         while True:
             running.check()

@@ -9,6 +9,7 @@ from examples.demo.commandline import check_output, look_for, read
 from examples.demo.flow import CORRELATION, INCIDENTS, Flow
 from examples.demo.observer import Followed
 from examples.demo.story import Demo
+from examples.demo.watched import check_alert_ends, check_alert_fires
 
 ENOUGH = 3  # records that have to be seen in each stage of the outage
 REDIS_UP = 'datastorage_dependency_up{dependency="redis"}'
@@ -29,6 +30,7 @@ def play_outage(demo: Demo) -> None:
         _without_embedder(demo, flow)
         _both_back(demo, flow)
     _check_nothing_lost(demo, flow)
+    check_alert_ends(demo)
 
 
 def _without_redis(demo: Demo, flow: Flow) -> None:
@@ -71,6 +73,7 @@ def _without_embedder(demo: Demo, flow: Flow) -> None:
         f"a note, and {ANSWER.action} in the first line",
         _look_at_best_by_words,
     )
+    check_alert_fires(demo)
 
 
 def _both_back(demo: Demo, flow: Flow) -> None:

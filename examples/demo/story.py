@@ -10,6 +10,7 @@ import yaml
 
 from examples.demo.archive import Row
 from examples.demo.checks import Checks, Seen
+from examples.demo.monitoring import Monitoring
 from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
 from examples.demo.services import Services
@@ -26,13 +27,17 @@ TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 @dataclass(frozen=True)
 class Demo:
-    """Everything that the scenes of the demo use. `ttl` is in seconds."""
+    """Everything that the scenes of the demo use.
+
+    `monitoring` is None if there is no Prometheus; `ttl` is in seconds.
+    """
 
     narrator: Narrator
     checks: Checks
     stage: Stage
     services: Services
     observer: Observer
+    monitoring: Monitoring | None
     ttl: int
 
 

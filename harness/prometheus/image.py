@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from harness.docker import Docker
-from harness.prometheus.programs import ensure_prometheus
+from harness.prometheus.programs import ensure_prometheus_alone
 
 DATA: Final = "/prometheus"
 """Where it keeps its data: a folder that it may write to has to be mounted there."""
@@ -27,7 +27,7 @@ def ensure_image(docker: Docker) -> str:
         BuildError: the program can't be built.
         DockerError: Docker refused a command.
     """
-    program = ensure_prometheus().prometheus
+    program = ensure_prometheus_alone()
     # The folder is named after all that the program is built from.
     tag = f"kubernaut-datastorage-prometheus:{program.parent.name}"
     if not docker.has_image(tag):

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -22,10 +22,9 @@ _NO_PAGES: Final = _FOLDER / "_ui" / "web.go"  # Go ignores a folder with such a
 # and minutes of building.
 _TAGS: Final = ("remove_all_sd", "enable_kubernetes_sd")
 # In this order each build finds many of its packages compiled by the one before.
-_PROGRAMS: Final = (
-    GoBuild("promtool", f"{_PROMETHEUS}/cmd/promtool", _MODULE, 150, tags=_TAGS),
-    GoBuild("prometheus", f"{_PROMETHEUS}/cmd/prometheus", _MODULE, 90, tags=_TAGS),
-)
+_PROMTOOL: Final = GoBuild("promtool", f"{_PROMETHEUS}/cmd/promtool", _MODULE, 150, tags=_TAGS)
+_SERVER: Final = GoBuild("prometheus", f"{_PROMETHEUS}/cmd/prometheus", _MODULE, 90, tags=_TAGS)
+_SERVER_ALONE_SECONDS: Final = 240  # at most: most packages are those of promtool, which is not built then
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,32 @@ def ensure_prometheus() -> Programs:
     Raises:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
-    inputs = (_FOLDER / "go.sum", _NO_PAGES)
-    contents = (*(path.read_bytes() for path in inputs), *(tag.encode() for tag in _TAGS))
-    key = sha256(b"".join(contents)).hexdigest()[:12]
-    folder = cache_directory("prometheus") / f"{_MODULE.requires(_PROMETHEUS)}-{key}"
-    found = ensure_programs(_PROGRAMS, folder, "Prometheus")
+    folder = _folder()
+    found = ensure_programs((_PROMTOOL, _SERVER), folder, "Prometheus")
     alertmanager = folder / "alertmanager"
     if not alertmanager.exists():
         with _alertmanager_without_pages() as module:
             build = GoBuild(alertmanager.name, "./cmd/alertmanager", module, 150)
             ensure_programs([build], folder, "Alertmanager")
     return Programs(**found, alertmanager=alertmanager)
+
+
+def ensure_prometheus_alone() -> Path:
+    """Find Prometheus itself, and build it if it is missing; report on stderr what is built.
+
+    Raises:
+        BuildError: Go is missing and cannot be installed, or the build failed.
+    """
+    build = replace(_SERVER, usual_seconds=_SERVER_ALONE_SECONDS)
+    return ensure_programs([build], _folder(), "Prometheus")[build.name]
+
+
+def _folder() -> Path:
+    """Return the folder of the programs, which is named after everything that they are built from."""
+    inputs = (_FOLDER / "go.sum", _NO_PAGES)
+    contents = (*(path.read_bytes() for path in inputs), *(tag.encode() for tag in _TAGS))
+    key = sha256(b"".join(contents)).hexdigest()[:12]
+    return cache_directory("prometheus") / f"{_MODULE.requires(_PROMETHEUS)}-{key}"
 
 
 @contextmanager

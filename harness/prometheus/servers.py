@@ -1,7 +1,7 @@
 """A Prometheus that reads the metrics of operators, and an Alertmanager that sends messages about alerts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -9,12 +9,12 @@ from typing import Any, Final, Self
 from harness.controlplane.processes import Component, ProcessGroup
 from harness.polling import until_blocking
 from harness.ports import free_port
-from harness.prometheus.api import PrometheusApi, get
-from harness.prometheus.programs import Programs
+from harness.prometheus.client import PrometheusClient, fetched
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 """For the end of a server; nothing of it is needed any more."""
+_CONSOLES: Final = Path(__file__).resolve().parent / "_consoles"
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,14 @@ class _Server:
         if self._group is not None:
             self._group.kill()
 
-    def _is_ready(self) -> bool:
+    def check(self) -> None:
+        """Raise ComponentError with the end of the log if it has ended by itself."""
         self._component.check()
+
+    def _is_ready(self) -> bool:
+        self.check()
         try:
-            get(f"{self.url}/-/ready")
+            fetched(f"{self.url}/-/ready")
         except OSError:
             return False
         return True
@@ -57,13 +61,13 @@ class _Server:
 class Alertmanager(_Server):
     """Sends a message about each alert to a webhook, at once, and another one when it has ended."""
 
-    def __init__(self, programs: Programs, directory: Path, webhook: str) -> None:
+    def __init__(self, program: Path, directory: Path, webhook: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         configuration = directory / "alertmanager.json"
         configuration.write_text(json.dumps(_routing(webhook)))
         port = free_port()
         command = [
-            str(programs.alertmanager),
+            str(program),
             f"--config.file={configuration}",
             f"--storage.path={directory / 'alertmanager'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -73,11 +77,14 @@ class Alertmanager(_Server):
 
 
 class Prometheus(_Server):
-    """Evaluates rules over the metrics of the targets that it was given last."""
+    """Evaluates rules over the metrics of the targets that it was given last.
+
+    It is built from Go's module alone, which lacks the pages of Prometheus: ``alerts_page`` is one of ours.
+    """
 
     def __init__(
         self,
-        programs: Programs,
+        program: Path,
         directory: Path,
         rules: str,
         reading: Reading = Reading(),
@@ -87,27 +94,33 @@ class Prometheus(_Server):
         """``rules`` is the text of a rules file."""
         directory.mkdir(parents=True, exist_ok=True)
         self._targets = directory / "targets.json"
-        self.read()
+        self.read({})
         (directory / "rules.yaml").write_text(rules)
         configuration = directory / "prometheus.json"
         configuration.write_text(json.dumps(self._configuration(reading, alertmanager)))
         port = free_port()
         command = [
-            str(programs.prometheus),
+            str(program),
             f"--config.file={configuration}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.console.templates={_CONSOLES}",
             "--log.level=warn",
         ]
         super().__init__("prometheus", command, directory, port)
-        self.api = PrometheusApi(self.url)
+        self.client = PrometheusClient(self.url)
 
-    def read(self, *targets: str, **labels: str) -> None:
-        """Read these targets (host:port) from now on, and no others; their series get the labels."""
-        found = [{"targets": list(targets), "labels": labels}] if targets else []
+    def read(self, targets: Mapping[str, Mapping[str, str]]) -> None:
+        """Read these targets (host:port) from now on, and no others; their series get the labels of each."""
+        found = [{"targets": [target], "labels": dict(labels)} for target, labels in targets.items()]
         fresh = self._targets.with_suffix(".new")
         fresh.write_text(json.dumps(found))
         fresh.replace(self._targets.with_suffix(".json"))
+
+    @property
+    def alerts_page(self) -> str:
+        """The address of a page for a browser that shows the alerts now and in the last minutes."""
+        return f"{self.url}/consoles/alerts.html"
 
     def _configuration(self, reading: Reading, alertmanager: Alertmanager | None) -> dict[str, Any]:
         told = [] if alertmanager is None else [alertmanager.url.removeprefix("http://")]
