@@ -36,9 +36,9 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
+	@echo "Variables: ARGS (demo, dev, dashboard-images, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -119,6 +119,12 @@ docs: $(READY) ## Write the API reference and the tables of settings, metrics an
 .PHONY: dashboard
 dashboard: $(READY) ## Write the dashboard for Grafana into manifests/monitoring, and what its page says of the panels
 	@$(BIN)/python -m harness.dashboard
+
+# Matplotlib is in a group of its own, so that nothing else installs it.
+.PHONY: dashboard-images
+dashboard-images: $(READY) ## Draw the panels for their page, from an incident that is made for it (about 12 min)
+	@$(UV) sync --frozen --quiet --group drawing
+	@$(BIN)/python -m harness.dashboard.pictures $(ARGS)
 
 .PHONY: chart
 chart: $(READY) ## Write the Helm chart into dist/, the same bytes each time (needs neither Helm nor a network)

@@ -92,6 +92,11 @@ class Row:
     panels: tuple[Panel, ...]
     width: int = 12
 
+    @property
+    def slug(self) -> str:
+        """The title as a part of a file's name."""
+        return self.title.lower().replace(" ", "-")
+
 
 def rate(series: str) -> str:
     """Return how much a counter grows in a second; ``series`` is a name with its selector."""

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from harness.dashboard.model import Limit, Panel, Unit
+from harness.dashboard.model import Limit, Panel, Row, Unit
 from harness.dashboard.selectors import metrics_of
 from harness.dashboard.table import ROWS
 from harness.generated import with_section
@@ -19,10 +19,15 @@ def panels_page(page: str) -> str:
     """Return the page with a section for each panel. Raises ValueError: it has no place for them."""
     lines = []
     for row in ROWS:
-        lines += ["", f"## {row.title}"]
+        lines += ["", f"## {row.title}", "", f"![The panels of this row in an incident]({picture(row)})"]
         for panel in row.panels:
             lines += ["", *_section(panel)]
     return with_section(page, BEGIN, "\n".join(lines) + "\n\n", END)
+
+
+def picture(row: Row) -> str:
+    """Return the path of the picture of a row, from the page."""
+    return f"images/dashboard-{row.slug}.png"
 
 
 def _section(panel: Panel) -> Iterator[str]:
