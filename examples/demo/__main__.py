@@ -30,7 +30,7 @@ controllers create records, asks the archive about them, takes Redis and the
 embedding service away, stores and asks over HTTP with curl, and checks at each
 step what kubectl, PostgreSQL, the command line, the REST API and Prometheus show."""
 EPILOG = """\
-Takes two to three minutes; the first time on a machine, Prometheus and the
+Takes two to four minutes; the first time on a machine, Prometheus and the
 control plane are built before that, about 11 minutes on 2 cores. Without Go's
 modules for Prometheus, its part is left out. The exit code is 0 if every check
 passed. Everything is stopped and removed in the end; after a failure the logs

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,10 +55,19 @@ class Parts:
     traffic: Traffic
 
 
-async def play(parts: Parts) -> float:
+@dataclass(frozen=True)
+class Fault:
+    """What is away, in words, with what takes it away and what brings it back."""
+
+    what: str
+    take: Callable[[], None]
+    give: Callable[[], None]
+
+
+async def play(running: Parts) -> float:
     """Take one thing after the other away and bring it back; return the begin in seconds since 1970."""
     began = time.time()
-    traffic, numbers = parts.traffic, count()
+    traffic, numbers = running.traffic, count()
 
     async def create_another() -> None:
         await traffic.create("another", message=f"event {next(numbers)} of another kind")
@@ -69,40 +78,27 @@ async def play(parts: Parts) -> float:
         traffic.often(create_another, 0.3),
         traffic.often(partial(traffic.post, phase="Nonsense"), 3.0),
     ):
-        for what, take, give in _faults(parts):
+        for fault in _faults(running):
             await _pass("everything runs", _BETWEEN_SECONDS)
-            await take()
-            await _pass(what, _OUTAGE_SECONDS)
-            await give()
+            await asyncio.to_thread(fault.take)
+            await _pass(fault.what, _OUTAGE_SECONDS)
+            await asyncio.to_thread(fault.give)
         await _pass("everything runs", _BETWEEN_SECONDS + _END_SECONDS)
     return began
 
 
-def _faults(
-    parts: Parts,
-) -> list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
-    """Return what can be taken away, in words, with what takes it away and what brings it back."""
-
-    def set_away(away: bool) -> Callable[[], Awaitable[None]]:  # noqa: FBT001  # a state
-        async def change() -> None:
-            parts.embedder.is_away = away
-
-        return change
-
-    last = parts.replicas[-1]
+def _faults(running: Parts) -> list[Fault]:
+    leave, last = partial(_leave, running.embedder), running.replicas[-1]
     return [
-        ("the embedder is away", set_away(True), set_away(False)),
-        ("Redis is away", _blocking(parts.redis.stop), _blocking(parts.redis.start)),
-        ("PostgreSQL is away", _blocking(parts.postgres.stop), _blocking(parts.postgres.start)),
-        ("one replica is killed", _blocking(last.kill), _blocking(last.start)),
+        Fault("the embedder is away", partial(leave, away=True), partial(leave, away=False)),
+        Fault("Redis is away", running.redis.stop, running.redis.start),
+        Fault("PostgreSQL is away", running.postgres.stop, running.postgres.start),
+        Fault("one replica is killed", last.kill, last.start),
     ]
 
 
-def _blocking(action: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    async def act() -> None:
-        await asyncio.to_thread(action)
-
-    return act
+def _leave(embedder: OpenAIService, *, away: bool) -> None:
+    embedder.is_away = away
 
 
 async def _pass(what: str, seconds: float) -> None:
