@@ -194,8 +194,8 @@ async def test_a_right_that_is_lost_while_running_is_named_and_waited_for(
         (
             "DROP SCHEMA datastorage CASCADE",
             (
-                "the database has no datastorage schema for the archive yet: run 'datastorage migrate' as the "
-                "owner role first; if there were records in it, restore them before that"
+                "the database has no datastorage schema for the archive yet: run 'datastorage migrate' as "
+                "the owner role first; if there were records in it, restore them before that"
             ),
         ),
         (
