@@ -94,7 +94,9 @@ class Groups:
                 self._idle.set()
 
     async def _store(self, records: Sequence[Record], taken_in: TakenIn | None) -> list[StoredRecord]:
-        members = () if taken_in is None else [_Member(record, taken_in) for record in records]
+        members: Sequence[_Member] = (
+            () if taken_in is None else [_Member(record, taken_in) for record in records]
+        )
         trace = self._traces.commit(members)
         try:
             return await self._commit(records, self._writer.store, trace)

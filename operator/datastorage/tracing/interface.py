@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import WriteState
 
-Exemplar = Mapping[str, str]
+Exemplar = dict[str, str]
 """The labels by which a sample of a histogram names its trace."""
 Fields = Callable[[], Mapping[str, str]]
 """Returns the fields that name an object in a log entry. It is called only if its trace is recorded."""
