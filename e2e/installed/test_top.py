@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -100,9 +101,13 @@ async def test_the_view_on_a_terminal_ends_with_all_that_it_has_started(
         async with counting.load(), asyncio.timeout(SETTLE_SECONDS):
             process = await person.top("--interval=1", output=terminal.end)
             terminal.close_end()
-            live = await terminal.shown_until("replicas answering: 3 of 3", "rates over")
-            process.send_signal(signal.SIGINT)
-            rest, status = await asyncio.gather(terminal.rest(), process.wait())
+            try:
+                live = await terminal.shown_until("replicas answering: 3 of 3", "rates over")
+                process.send_signal(signal.SIGINT)
+                rest, status = await asyncio.gather(terminal.rest(), process.wait())
+            finally:
+                with suppress(ProcessLookupError):  # it has ended, unless something failed
+                    process.kill()
     assert status == 0, rest
     assert "stored, p95" in live
     last = rest.partition(OWN_SCREEN)[2]
