@@ -106,7 +106,7 @@ def _waiting() -> float:
         outcome: metrics.SPANS.labels(outcome)._value.get()  # noqa: SLF001  # the library shows it nowhere else
         for outcome in metrics.SpanOutcome
     }
-    made, *ended = counts.values()
+    made, *ended = map(float, counts.values())
     return made - sum(ended)
 
 

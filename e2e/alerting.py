@@ -32,7 +32,7 @@ class AlertWatch:
 
     async def look(self) -> None:
         """Look once."""
-        found = await asyncio.to_thread(self._prometheus.client.alerts)
+        found = await asyncio.to_thread(self._prometheus.alerts)
         self.active = {key_of(each) for each in found}
         self.fired.update((key_of(each), each) for each in found if each["state"] == "firing")
 

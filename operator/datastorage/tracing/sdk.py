@@ -166,7 +166,7 @@ class SdkTraces:
             trace_id=f"{own_trace:032x}",
             span_id=f"{self._ids.generate_span_id():016x}",
             parent_span_id=span_id if trace_id is not None else None,
-            is_sampled=decision.is_sampled(),
+            is_sampled=bool(decision.is_sampled()),  # type: ignore[no-untyped-call]
             started_ns=time.time_ns(),
         )
 
@@ -331,7 +331,8 @@ class SdkTraces:
 
     def _is_recorded(self, trace_id: int) -> bool:
         """Whether the sampler of the environment records a trace that begins here."""
-        return self._sampler.should_sample(_NO_PARENT, trace_id, _STORE).decision.is_sampled()
+        decision = self._sampler.should_sample(_NO_PARENT, trace_id, _STORE).decision
+        return bool(decision.is_sampled())  # type: ignore[no-untyped-call]
 
 
 class _Commit:
