@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.exposition import generate_latest
@@ -286,6 +286,30 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
     ]
     assert not any(span.status.is_ok for span in made.spans)
     assert all("secret" not in span.to_json() for span in made.spans)
+
+
+class _Broken(SpanProcessor):
+    def on_start(self, *_: Any, **__: Any) -> None:
+        raise OSError("no disk for spans")
+
+
+async def test_spans_that_can_not_be_made_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    traces = SdkTraces(_Broken(), Resource({}), CollectorState())
+    item = Item(record(), traces.taken_in())
+    await commit(traces, [item], [row()])
+    traces.rejected(item)
+    traces.vector_settled("uid", 1, WriteState.WRITTEN, traces.now_ns())
+    request = request_of(traces)
+    traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
+    with pytest.raises(ValueError, match="mine"), traces.step(Step.STATUS, "uid", 1, dict):
+        raise ValueError("mine")
+
+    async def refuse(_: Sequence[Record]) -> list[StoredRecord]:
+        raise WorkRefusedError("its own error")
+
+    with pytest.raises(WorkRefusedError):
+        await measured(refuse, [item.record], traces.commit([item]))
+    assert [each.levelname for each in caplog.records] == ["ERROR"], "logged once"
 
 
 async def test_samples_of_histograms_name_their_trace(made: Made) -> None:

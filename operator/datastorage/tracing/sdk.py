@@ -10,6 +10,7 @@ has a link to the other, as the conventions want it where one operation is about
 can't be the child of each record.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ from datastorage.tracing.interface import (
     TakenIn,
     Tracked,
 )
+
+_log = logging.getLogger(__name__)
 
 _SCOPE: Final = "datastorage"
 _STORE: Final = "store"
@@ -143,6 +146,20 @@ class SdkTraces:
         batches.add_span_processor(processor)
         self._batches = batches.get_tracer(_SCOPE, __version__)
         self._collector = collector
+        self._has_failed = False
+
+    @contextmanager
+    def harmless(self) -> Iterator[None]:
+        """Go on after an error in making spans, such as one of a sampler that somebody has installed.
+
+        A record is committed when its spans are made: the error would be taken for one of the commit.
+        """
+        try:
+            yield
+        except Exception:  # noqa: BLE001  # any error of a library that anybody may extend
+            if not self._has_failed:
+                _log.exception("Spans can't be made; nothing else is affected, and this is logged once")
+            self._has_failed = True
 
     @property
     def sampler(self) -> str:
@@ -176,6 +193,12 @@ class SdkTraces:
         """As in Traces."""
         if not request.is_sampled:
             return
+        with self.harmless():
+            self._answered(request, method=method, route=route, path=path, scheme=scheme, status=status)
+
+    def _answered(
+        self, request: RequestTrace, *, method: str, route: str, path: str, scheme: str, status: int
+    ) -> None:
         attributes: Attributes = {
             HTTP_REQUEST_METHOD: method,
             HTTP_RESPONSE_STATUS_CODE: status,
@@ -218,25 +241,29 @@ class SdkTraces:
 
     def rejected(self, item: Tracked) -> None:
         """As in Traces."""
-        span = self.stored_span(item, is_new=False)
-        if span is not None:
-            span.set_attribute(ERROR_TYPE, "RecordRejected")
-            span.set_status(_FAILED)
-            span.end()
+        with self.harmless():
+            span = self.stored_span(item, is_new=False)
+            if span is not None:
+                span.set_attribute(ERROR_TYPE, "RecordRejected")
+                span.set_status(_FAILED)
+                span.end()
 
     @contextmanager
     def step(self, step: Step, uid: str, generation: int, fields: Fields) -> Iterator[None]:
         """As in Traces."""
-        if not self._is_recorded(trace_id_of(uid)):
+        span: Span | None = None
+        with self.harmless():
+            if self._is_recorded(trace_id_of(uid)):
+                parent = _within(_context(first_span_of(uid, generation)))
+                attributes: Attributes = {
+                    HTTP_REQUEST_METHOD: _METHODS[step],
+                    _GENERATION: generation,
+                    **_named(fields()),
+                }
+                span = self._tracer.start_span(step.value, parent, SpanKind.CLIENT, attributes)
+        if span is None:
             yield
             return
-        parent = _within(_context(first_span_of(uid, generation)))
-        attributes: Attributes = {
-            HTTP_REQUEST_METHOD: _METHODS[step],
-            _GENERATION: generation,
-            **_named(fields()),
-        }
-        span = self._tracer.start_span(step.value, parent, SpanKind.CLIENT, attributes)
         try:
             yield
         except BaseException as error:
@@ -251,14 +278,15 @@ class SdkTraces:
 
     def vector_settled(self, uid: str, generation: int, state: WriteState, started_ns: int | None) -> None:
         """As in Traces."""
-        if not self._is_recorded(trace_id_of(uid)):
-            return
-        attributes: Attributes = {_UID: uid, _GENERATION: generation, _VECTOR_STATE: state.value}
-        parent = _within(_context(first_span_of(uid, generation)))
-        span = self._tracer.start_span(_VECTOR, parent, attributes=attributes, start_time=started_ns)
-        if state is WriteState.FAILED:
-            span.set_status(_FAILED)
-        span.end()
+        with self.harmless():
+            if not self._is_recorded(trace_id_of(uid)):
+                return
+            attributes: Attributes = {_UID: uid, _GENERATION: generation, _VECTOR_STATE: state.value}
+            parent = _within(_context(first_span_of(uid, generation)))
+            span = self._tracer.start_span(_VECTOR, parent, attributes=attributes, start_time=started_ns)
+            if state is WriteState.FAILED:
+                span.set_status(_FAILED)
+            span.end()
 
     def trace_id(self, uid: str) -> str | None:
         """As in Traces."""
@@ -354,16 +382,21 @@ class _Commit:
         try:
             yield
         except Exception as error:
-            if any(map(self._traces.is_tracked, self._batch)):
-                span = self._batch_span(())
-                _fail(span, error)
-                span.end()
+            with self._traces.harmless():
+                if any(map(self._traces.is_tracked, self._batch)):
+                    span = self._batch_span(())
+                    _fail(span, error)
+                    span.end()
             raise
         finally:
             self._ended_ns = time.time_ns()
             _committing.reset(token)
 
     def stored(self, rows: Sequence[StoredRecord]) -> None:
+        with self._traces.harmless():
+            self._make_spans(rows)
+
+    def _make_spans(self, rows: Sequence[StoredRecord]) -> None:
         spans = [
             _Stored(place, item, row, span)
             for place, (item, row) in enumerate(zip(self._batch, rows, strict=True))
