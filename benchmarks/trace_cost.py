@@ -107,7 +107,7 @@ def _waiting() -> float:
         for outcome in metrics.SpanOutcome
     }
     made, *ended = counts.values()
-    return made - sum(ended)
+    return float(made - sum(ended))
 
 
 def _work(pipe: Connection, records: int, variables: Mapping[str, str] | None) -> None:

@@ -26,7 +26,7 @@ TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER_SPAN: Final = "00f067aa0ba902b7"
 TRACEPARENT: Final = f"00-{TRACE}-{CALLER_SPAN}-01"
 SECRET: Final = "collector-secret"  # of nobody
-OPEN: Final = {"API_AUTHENTICATION": "none", "LISTEN_ADDRESS": "127.0.0.1"}
+OPEN: Final[dict[str, Any]] = {"API_AUTHENTICATION": "none", "LISTEN_ADDRESS": "127.0.0.1"}
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _SERVER, _CLIENT, _CONSUMER = 2, 3, 5
 

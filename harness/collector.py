@@ -131,4 +131,4 @@ def _spans_of(request: ExportTraceServiceRequest) -> Sequence[Sent]:
 
 
 def _values(attributes: Sequence[KeyValue]) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+    return {each.key: getattr(each.value, each.value.WhichOneof("value") or "") for each in attributes}

@@ -291,7 +291,7 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
 async def test_samples_of_histograms_name_their_trace(made: Made) -> None:
     mine = record()
     await commit(made.traces, [Item(mine, made.traces.taken_in())], [row()])
-    page = generate_latest(metrics.REGISTRY).decode()
+    page = generate_latest(metrics.REGISTRY).decode()  # type: ignore[no-untyped-call]
     trace = f'trace_id="{trace_id_of(mine.key.uid):032x}"'
     batch = f'trace_id="{context(made.one("commit batch"))[0]:032x}"'
     for name, wanted in (

@@ -58,9 +58,9 @@ def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
 def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
     """Return the reference to an object for the log, with what can be read of it if it is malformed."""
     known = metadata_in(body) or {}
-    named = (str(known.get(name, "")) for name in ("namespace", "name", "uid"))
+    namespace, name, uid = (str(known.get(field, "")) for field in ("namespace", "name", "uid"))
     spec = mapping_in(body, "spec") if isinstance(body, Mapping) else {}
-    return ObjectRef(kind, *named, correlation_id=string_in(spec, "correlationID"))
+    return ObjectRef(kind, namespace, name, uid, string_in(spec, "correlationID"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class WatchedExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; called in the thread of the processor."""
-        self._answers.status = None
+        self._answers.forget()
         result = self._exporter.export(spans)
         is_sent = result is SpanExportResult.SUCCESS
         outcome = metrics.SpanOutcome.SENT if is_sent else metrics.SpanOutcome.FAILED
@@ -93,6 +93,10 @@ class Answers(requests.Session):
         super().__init__()
         self.status: int | None = None
         self.hooks["response"].append(self._note)
+
+    def forget(self) -> None:
+        """Forget the last answer."""
+        self.status = None
 
     def _note(self, answer: requests.Response, **_: Any) -> None:
         self.status = answer.status_code
@@ -126,7 +130,7 @@ async def close(processor: BatchSpanProcessor, pace: Pace = Pace()) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
-        processor.shutdown()
+        processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it out
         loop.call_soon_threadsafe(ended.set)
 
     # A thread of its own: one of the loop's may be waiting for a host lookup that hangs.

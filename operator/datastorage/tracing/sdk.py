@@ -21,7 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 from opentelemetry.semconv.attributes.db_attributes import (
     DB_COLLECTION_NAME,
     DB_OPERATION_BATCH_SIZE,
@@ -166,7 +166,7 @@ class SdkTraces:
             trace_id=f"{own_trace:032x}",
             span_id=f"{self._ids.generate_span_id():016x}",
             parent_span_id=span_id if trace_id is not None else None,
-            is_sampled=decision.is_sampled(),
+            is_sampled=decision is Decision.RECORD_AND_SAMPLE,
             started_ns=time.time_ns(),
         )
 
@@ -331,7 +331,9 @@ class SdkTraces:
 
     def _is_recorded(self, trace_id: int) -> bool:
         """Whether the sampler of the environment records a trace that begins here."""
-        return self._sampler.should_sample(_NO_PARENT, trace_id, _STORE).decision.is_sampled()
+        return (
+            self._sampler.should_sample(_NO_PARENT, trace_id, _STORE).decision is Decision.RECORD_AND_SAMPLE
+        )
 
 
 class _Commit:
