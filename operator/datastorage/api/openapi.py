@@ -226,8 +226,8 @@ _PARAMETERS: Final = {
         "in": "header",
         "required": False,
         "schema": {"type": "string"},
-        "description": "The trace of the caller (W3C Trace Context): the operator's log names it, and its spans continue it. "
-        "Another form is ignored.",
+        "description": "The trace of the caller (W3C Trace Context): the operator's log names it, and its "
+        "spans continue it. Another form is ignored.",
         "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     },
 }
