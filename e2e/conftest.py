@@ -20,6 +20,7 @@ from harness.chart.build import ARCHIVE, chart_files, packed
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.controlplane.contexts import choose_context
+from harness.embeddings import OpenAIService
 from harness.helm import Helm, helm_path
 from harness.installed import apply_at_rest
 from harness.operatorprocess import OperatorProcess
@@ -141,6 +142,15 @@ def _namespace_name() -> str:
 def namespace(make_namespace: Callable[[], str]) -> str:
     """Provide a namespace for one test alone."""
     return make_namespace()
+
+
+@pytest_asyncio.fixture
+async def embedder() -> AsyncIterator[OpenAIService]:
+    """Provide an embedding service in this process."""
+    service = OpenAIService(16)
+    await service.start()
+    yield service
+    await service.stop()
 
 
 @pytest.fixture(scope="session")

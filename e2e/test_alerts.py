@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import pytest_asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD, GROUP
 from e2e.alerting import KEYS, AlertWatch, key_of
@@ -48,15 +47,6 @@ _POISON: Final = """
         FOR EACH ROW WHEN (NEW.action = 'poison') EXECUTE FUNCTION datastorage.no_poison();
 """
 _SECONDS: Final = 60.0
-
-
-@pytest_asyncio.fixture
-async def embedder() -> AsyncIterator[OpenAIService]:
-    """An embedding service in this process."""
-    service = OpenAIService(16)
-    await service.start()
-    yield service
-    await service.stop()
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 import asyncio
 import hashlib
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.workbench import Workbench
@@ -35,14 +34,6 @@ _SERVER, _CLIENT, _CONSUMER = 2, 3, 5
 def collector() -> Iterator[Collector]:
     with Collector() as made:
         yield made
-
-
-@pytest_asyncio.fixture
-async def embedder() -> AsyncIterator[OpenAIService]:
-    service = OpenAIService(16)
-    await service.start()
-    yield service
-    await service.stop()
 
 
 def _variables(url: str) -> dict[str, str]:

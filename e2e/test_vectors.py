@@ -31,15 +31,6 @@ _PENDING = "SELECT count(*) FROM datastorage.vector_outbox"
 
 
 @pytest_asyncio.fixture
-async def embedder() -> AsyncIterator[OpenAIService]:
-    """An embedding service in this process."""
-    service = OpenAIService(16)
-    await service.start()
-    yield service
-    await service.stop()
-
-
-@pytest_asyncio.fixture
 async def redis() -> AsyncIterator[RedisServer]:
     """A Redis of the test's own."""
     server = RedisServer()

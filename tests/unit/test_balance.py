@@ -42,8 +42,14 @@ class _Process:
         self._balance = Balance(self.leases, identity, clock=lambda: world.now)
 
     async def step(self) -> None:
+        await self.look()
+        await self.compare()
+
+    async def look(self) -> None:
         for lease in self.leases:
             await lease.attempt()
+
+    async def compare(self) -> None:
         await self._balance.compare()
 
     @property
@@ -120,12 +126,9 @@ async def test_a_process_that_waits_for_a_lease_asks_for_no_other() -> None:
     await world.pass_time(4)
     world.start("b")
     holder, other = world.processes
-    balance = Balance(other.leases, "b", clock=lambda: world.now)
 
     async def compare() -> int:
-        for lease in other.leases:
-            await lease.attempt()
-        await balance.compare()
+        await other.step()
         return sum(state.requested_by == "b" for state in world.store.states.values())
 
     assert [await compare() for _ in range(5)] == [1] * 5
@@ -142,20 +145,16 @@ async def test_a_request_without_an_answer_is_made_again() -> None:
     await world.pass_time(4)
     world.start("b")
     holder, other = world.processes
-    balance = Balance(other.leases, "b", clock=lambda: world.now)
-    for lease in other.leases:
-        await lease.attempt()
-    await balance.compare()
+    await other.step()
     for name, state in world.store.states.items():
         world.store.states[name] = replace(state, requested_by="")
-    await balance.compare()
+    await other.compare()
     assert not any(state.requested_by for state in world.store.states.values())
     for _ in range(4):  # the holder goes on
         world.now += 4
         await _renew(holder)
-        for lease in other.leases:
-            await lease.attempt()
-    await balance.compare()
+        await other.look()
+    await other.compare()
     assert any(state.requested_by for state in world.store.states.values())
 
 
