@@ -194,34 +194,29 @@ class SdkTraces:
         if not request.is_sampled:
             return
         with self.harmless():
-            self._answered(request, method=method, route=route, path=path, scheme=scheme, status=status)
-
-    def _answered(
-        self, request: RequestTrace, *, method: str, route: str, path: str, scheme: str, status: int
-    ) -> None:
-        attributes: Attributes = {
-            HTTP_REQUEST_METHOD: method,
-            HTTP_RESPONSE_STATUS_CODE: status,
-            URL_PATH: path,
-            URL_SCHEME: scheme,
-        }
-        name = "HTTP" if method == _OTHER else method
-        if route != _OTHER:
-            attributes[HTTP_ROUTE] = route
-            name = f"{name} {route}"
-        if status >= 500:
-            attributes[ERROR_TYPE] = str(status)
-        own = _place_of(request)
-        context = _NO_PARENT
-        if request.parent_span_id is not None:
-            context = _within(_remote(own.trace_id, int(request.parent_span_id, 16)))
-        with self._ids.chosen(own.trace_id, own.span_id):
-            span = self._tracer.start_span(
-                name, context, SpanKind.SERVER, attributes, start_time=request.started_ns
-            )
-        if status >= 500:
-            span.set_status(_FAILED)
-        span.end()
+            attributes: Attributes = {
+                HTTP_REQUEST_METHOD: method,
+                HTTP_RESPONSE_STATUS_CODE: status,
+                URL_PATH: path,
+                URL_SCHEME: scheme,
+            }
+            name = "HTTP" if method == _OTHER else method
+            if route != _OTHER:
+                attributes[HTTP_ROUTE] = route
+                name = f"{name} {route}"
+            if status >= 500:
+                attributes[ERROR_TYPE] = str(status)
+            own = _place_of(request)
+            context = _NO_PARENT
+            if request.parent_span_id is not None:
+                context = _within(_remote(own.trace_id, int(request.parent_span_id, 16)))
+            with self._ids.chosen(own.trace_id, own.span_id):
+                span = self._tracer.start_span(
+                    name, context, SpanKind.SERVER, attributes, start_time=request.started_ns
+                )
+            if status >= 500:
+                span.set_status(_FAILED)
+            span.end()
 
     def taken_in(self, request: RequestTrace | None = None, *, is_single: bool = False) -> TakenIn:
         """As in Traces."""
