@@ -8,32 +8,44 @@ from typing import Any, Final
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # End-to-end tests that put operators under load, break what they need, or run several of them.
 _LOAD_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
         "alerts", "api_fallback", "atomic_crash", "backup", "bad_input", "crash", "failover", "failure",
-        "faults", "leases", "one_table", "operator", "order", "sharded_server", "shards", "start", "stop",
-        "stop_hanging", "vectors",
+        "faults", "leases", "one_table", "sharded_server", "shards", "stop", "stop_hanging", "vectors",
     )
 )  # fmt: skip
+_WITHOUT_A_CLUSTER: Final = "without a cluster"
 
 
-class InThirds(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests that put operators under load, one the other end-to-end tests,
-    and one the tests without a cluster.
+class LoadApart(LoadScopeScheduling):
+    """Gives one worker the end-to-end tests that put operators under load, and the others what is next.
 
     Most tests wait most of the time, so three workers take less time than two even on two cores. Two
     operators under load never run at the same time. Each worker has servers of its own, so that a test may
-    stop one of them.
+    stop one of them. The tests without a cluster stay together: they share two versions of PostgreSQL.
     """
+
+    _under_load: WorkerController | None = None
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
-        if path.parts[0] != "e2e":
-            return "without a cluster"
-        return "under load" if path.name in _LOAD_TESTS else "cluster"
+        return str(path) if path.parts[0] == "e2e" else _WITHOUT_A_CLUSTER
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if self._under_load not in self.nodes:
+            self._under_load = node
+        loads = [scope for scope in self.workqueue if PurePosixPath(scope).name in _LOAD_TESTS]
+        others = [scope for scope in self.workqueue if scope not in loads]
+        mine = loads + others if node is self._under_load else others
+        if mine:
+            self.workqueue.move_to_end(mine[0], last=False)
+            super()._assign_work_unit(node)
+        else:
+            node.shutdown()
 
 
 # Fixtures for tests in every folder.
@@ -52,5 +64,5 @@ def pytest_xdist_setupnodes() -> None:
     os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InThirds:
-    return InThirds(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadApart:
+    return LoadApart(config, log)
