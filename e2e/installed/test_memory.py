@@ -7,7 +7,6 @@ from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import Installation
-from harness.installed import DEPLOYMENT
 from harness.polling import until
 
 REST_MIB = 150.0
@@ -32,8 +31,6 @@ _MIB = 2**20
 async def test_the_pods_need_little_memory(
     installation: Installation, counting: Counting, client_pod: ClientPod, read_paths: Sequence[str], say: Say
 ) -> None:
-    installation.kubectl("rollout", "restart", DEPLOYMENT)
-    await installation.wait_complete()
     rest = await _measured(installation, "now")
     searches = ("/query/semantic?q=an+event+was+seen", "/query/records?pageSize=100")
     async with client_pod.reads([*read_paths, *searches]), counting.load(per_second=100) as counted:

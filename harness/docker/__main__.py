@@ -12,13 +12,16 @@ machines. `make e2e-kind` starts and stops it by itself."""
 EPILOG = """\
 examples:
   python -m harness.docker up            start dockerd, unless a Docker answers
-  python -m harness.docker down          stop it, and remove all that it has left
-  python -m harness.docker down --force  also when containers still run in it
+  python -m harness.docker down          stop it, and take away what it has left
+  python -m harness.docker down --force  also when containers still run in it, and
+                                         remove its images
 
 `up` changes nothing where a Docker answers, and `down` nothing where `up` has
-started none. `down` removes dockerd's data with all images, its bridges, and the
-chains and rules in iptables that are its own, and no others. It sets the forwarding
-of packets and the number of inotify instances to what they were before `up`. Needed
+started none. `down` removes dockerd's bridges, and the chains and rules in iptables
+that are its own, and no others. It sets the forwarding of packets and the number of
+inotify instances to what they were before `up`. Images and the layers of builds stay
+in ${XDG_CACHE_HOME:-~/.cache}/kubernaut-datastorage/docker for the next `up`, until
+they are larger than 15 GiB. Needed
 are root and the programs dockerd, runc, iptables and ip:
 apt-get install docker.io iptables iproute2."""
 
@@ -51,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="start dockerd, unless a Docker answers")
     down = commands.add_parser("down", help="stop the dockerd that `up` has started, and clean up")
-    down.add_argument("--force", action="store_true", help="also when containers still run in it")
+    down.add_argument(
+        "--force", action="store_true", help="also when containers still run in it; removes images"
+    )
     return parser
 
 

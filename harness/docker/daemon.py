@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.controlplane.cache import cache_directory
 from harness.controlplane.processes import Deadline
 from harness.controlplane.progress import say
 from harness.docker.client import Docker
@@ -21,6 +22,8 @@ RUNTIME = Path(__file__).resolve().parent / "runc-without-sys-resource"
 LOG_TAIL_LINES = 15
 EXECUTION_ROOT = Path("/run/kubernaut-datastorage-docker")
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+KEPT_GIB = 15.0
+"""Images and the layers of builds are kept for the next start until they are larger than this."""
 PROGRAMS = {"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2", "runc": "runc"}
 
 
@@ -46,13 +49,17 @@ class Daemon:
         pace: Pace = Pace(),
         *,
         machine: Machine | None = None,
+        data: Path | None = None,
         execution_root: Path = EXECUTION_ROOT,
+        kept_gib: float = KEPT_GIB,
     ) -> None:
         self._directory = directory or _default_directory()
         self._docker = docker or Docker()
         self._pace = pace
         self._machine = machine or Machine()
+        self._data = data or cache_directory("docker")
         self._execution_root = execution_root
+        self._kept_gib = kept_gib
 
     @property
     def log(self) -> Path:
@@ -110,7 +117,8 @@ class Daemon:
             return True
 
     def _start_anew(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._directory, self._data):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._machine.snapshot().write(self._snapshot)
         try:
             self._machine.allow_inotify_instances()
@@ -121,6 +129,9 @@ class Daemon:
 
     def stop(self, *, force: bool = False) -> None:
         """Stop it and take away what it has left on the machine; nothing happens if it was not started here.
+
+        Its data, which is images and the layers of builds, stay in the cache folder if it ends in order: the
+        next start has them. They are removed if it is forced, was killed, or has gathered too many.
 
         Raises:
             DockerError: another process uses it or containers run in it (unless forced), it does not end, or
@@ -136,7 +147,8 @@ class Daemon:
         if not force and self._is_used():
             raise DockerError("dockerd was left running, because another process uses it")
         pid = self.pid
-        if pid is not None and not force:
+        in_order = pid is not None and not force
+        if in_order:
             running = self._docker.run("ps", "--format={{.Names}}").stdout.split()
             if running:
                 raise DockerError(
@@ -158,7 +170,7 @@ class Daemon:
         shutil.rmtree(self._execution_root, ignore_errors=True)
         # The snapshot goes last, because `was_started` looks for it: a removal that ends half way is then
         # finished by the next run, and no dockerd is started on data of which a part is missing.
-        if self._data.exists():
+        if self._data.exists() and not (in_order and _gib(self._data) <= self._kept_gib):
             shutil.rmtree(self._data)
         shutil.rmtree(self._directory)
 
@@ -216,10 +228,6 @@ class Daemon:
         return self._directory / "for-runs"
 
     @property
-    def _data(self) -> Path:
-        return self._directory / "data"
-
-    @property
     def _snapshot(self) -> Path:
         return self._directory / "before.json"
 
@@ -264,6 +272,12 @@ class Daemon:
 def _host() -> str:
     """Return the address at which `docker` looks for a daemon; it takes an empty DOCKER_HOST for none."""
     return os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+
+def _gib(folder: Path) -> float:
+    """Return the size on the disk of all files below a folder, in GiB."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_blocks * 512 for file in files) / 2**30
 
 
 def _default_directory() -> Path:

@@ -4,6 +4,8 @@ Programs in a folder stand in for `dockerd`, `iptables` and the others, and file
 nothing of this machine is changed.
 """
 
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -77,14 +79,24 @@ class Docked(Docker):
         return subprocess.CompletedProcess(arguments, 0, stdout="", stderr="")
 
 
-def daemon_of(root: Path, *, after: BaseException | None = None, silent: int = 3) -> Daemon:
+def daemon_of(
+    root: Path, *, after: BaseException | None = None, silent: int = 3, kept_gib: float = 1.0
+) -> Daemon:
     """Return a daemon for a Docker that does not answer a number of times: two before dockerd is started."""
     docker = Docked(after, silent)
-    return Daemon(root / "docker", docker, PACE, machine=Machine(root), execution_root=root / "execution")
+    return Daemon(
+        root / "docker",
+        docker,
+        PACE,
+        machine=Machine(root),
+        data=root / "data",
+        execution_root=root / "execution",
+        kept_gib=kept_gib,
+    )
 
 
 def is_left(root: Path) -> bool:
-    """Return whether a dockerd was left behind, or what it has changed."""
+    """Return whether a dockerd was left behind, or what it has changed; its data may be kept."""
     settings = [(root / name).read_text().strip() for name in (FORWARDING, INOTIFY)]
     return settings != ["0", "128"] or (root / "docker").exists()
 
@@ -168,6 +180,39 @@ def test_a_person_and_a_run_start_it_for_themselves(root: Path) -> None:
         daemon.stop(force=True)
 
 
+@pytest.mark.parametrize(
+    ("kept_gib", "forced", "is_kept"), [(1.0, False, True), (0.0, False, False), (1.0, True, False)]
+)
+def test_images_are_kept_where_it_ends_in_order(
+    root: Path,
+    kept_gib: float,
+    forced: bool,  # noqa: FBT001
+    is_kept: bool,  # noqa: FBT001
+) -> None:
+    daemon = daemon_of(root, kept_gib=kept_gib)
+    daemon.start_if_needed()
+    image = root / "data/image"
+    image.write_bytes(bytes(4096))
+    daemon.stop(force=forced)
+    assert image.exists() == is_kept
+    assert not is_left(root)
+
+
+def test_the_data_of_a_killed_one_are_removed(root: Path) -> None:
+    """Containers may be left in it, and what was being written."""
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    image = root / "data/image"
+    image.touch()
+    pid = daemon.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until_blocking(lambda: daemon.pid is None, seconds=60, what="it has ended")
+    daemon.stop()
+    assert not image.exists()
+    assert not is_left(root)
+
+
 def test_rules_that_cannot_be_read_are_not_taken_for_none(root: Path) -> None:
     rules(root, NOTHING)
     daemon = daemon_of(root)
@@ -225,7 +270,7 @@ def test_rules_that_cannot_be_seen_are_still_there(root: Path) -> None:
 def test_the_data_stays_while_something_is_mounted_below_it(root: Path) -> None:
     daemon = daemon_of(root)
     daemon.start_if_needed()
-    mounted = root / "docker/data/overlay"
+    mounted = root / "data/overlay"
     mounted.mkdir(parents=True)
     (root / MOUNTS).write_text(f"1 1 0:1 / {mounted} rw\n1 1 0:1 / /elsewhere rw\n")
     program(root, "umount", "echo target is busy >&2; exit 32")
@@ -241,7 +286,7 @@ def test_the_data_stays_while_something_is_mounted_below_it(root: Path) -> None:
 def test_a_removal_that_ends_half_way_is_finished_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon = daemon_of(root)
     daemon.start_if_needed()
-    layer = root / "docker/data/layer"
+    layer = root / "data/layer"
     layer.mkdir(parents=True)
 
     def interrupted(folder: Path, **_: object) -> None:
