@@ -97,7 +97,7 @@ _CLEARING: Final = (
         summary="No replica holds the Lease {{ $labels.lease }}",
         description="The objects of this shard are not taken in, and none of them is deleted.",
         meaning="Records of this shard stay in the cluster unstored, or come late by the sweep of another "
-        "shard. The REST API is not affected.",
+        "shard. Replicas that are ready go on answering REST requests.",
     ),
     Alert(
         name="DataStorageStatusRefused",

@@ -1,6 +1,7 @@
 """A Lease has one holder at a time, whatever the API server answers and whatever the clocks say."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -425,6 +426,27 @@ async def test_a_failed_attempt_is_repeated_and_the_lease_ends_at_its_deadline(s
     store.fault, store.hangs = None, False
     await lease.attempt()
     assert lease.is_held, "nobody else has taken it"
+
+
+async def test_a_reason_is_logged_once_a_minute_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store, clock = _Store(), _Clock()
+    lease = _lease(store, clock)
+
+    async def logged(count: int, fault: Exception | None) -> list[str]:
+        caplog.clear()
+        store.fault = fault
+        for _ in range(count):
+            await lease.attempt()
+        return [record.getMessage() for record in caplog.records]
+
+    failed = "A Lease could be neither read nor written"
+    assert await logged(5, ClusterUnavailableError("away")) == [failed]
+    assert await logged(5, ForbiddenError("no right")) == [failed], "another reason"
+    clock.now += _PACE.remind_seconds
+    assert await logged(5, ForbiddenError("no right")) == [failed], "a reminder"
+    assert await logged(5, None) == ["A Lease can be read and written again"]
+    assert await logged(5, ForbiddenError("no right")) == [failed], "the next time"
 
 
 async def test_a_slow_api_server_does_not_cost_the_lease() -> None:

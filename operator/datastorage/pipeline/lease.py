@@ -44,6 +44,8 @@ class Pace:
     """A holder that could not do its work for this long offers the Lease to processes that can."""
     longest_seconds: float = 60.0
     """However long a Lease says that it lasts: somebody may have written that by hand."""
+    remind_seconds: float = 60.0
+    """An attempt that fails for the same reason as the one before is not logged more often than this."""
 
 
 class LeaseStore(Protocol):
@@ -97,6 +99,7 @@ class Lease:
         """How long the next attempt waits for its answers."""
         self._failure = ""
         """Why the latest attempt has failed; empty if it has not."""
+        self._logged_at = float("-inf")
 
     @property
     def is_held(self) -> bool:
@@ -215,14 +218,20 @@ class Lease:
             # Another process was quicker, or has asked for the Lease: the next attempt reads it.
             return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
         except Exception as error:  # noqa: BLE001  # any error: a loop that ends would keep others waiting
-            trouble = self._trouble(error)
-            self._failure = trouble["error"]
-            _log.warning("A Lease could be neither read nor written", extra=trouble)
+            self._log_failure(self._trouble(error))
             self._patience = min(2 * self._patience, self._pace.max_attempt_seconds)
             next_at = began + jittered(self._pace.retry_seconds)
         else:
+            if self._failure:
+                _log.info("A Lease can be read and written again", extra={"lease": self._name})
             self._patience, self._failure = self._pace.attempt_seconds, ""
         return max(0.0, next_at - self._clock())
+
+    def _log_failure(self, trouble: dict[str, str]) -> None:
+        if trouble["error"] != self._failure or self._clock() >= self._logged_at + self._pace.remind_seconds:
+            _log.warning("A Lease could be neither read nor written", extra=trouble)
+            self._logged_at = self._clock()
+        self._failure = trouble["error"]
 
     async def _attempt(self, mine: LeaseState | None) -> float:
         """Make one attempt; return when the next one is due, by the clock. Every request has its time."""
