@@ -23,6 +23,7 @@ from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient
 from harness.archive import rows
 from harness.bulk import BulkClient
+from harness.collector import Collector
 from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until, until_blocking
@@ -293,6 +294,30 @@ async def test_an_object_made_by_hand_gains_nothing(bench: Bench) -> None:
     await bench.cluster.create(AUDIT_RECORD, bench.namespace, late)
     assert len(await bench.stored(3)) == 3, "both acknowledged contents of the identifier are kept"
     assert bench.post("late").status == 200
+
+
+@pytest.mark.usefixtures("rights")
+async def test_the_trace_of_a_request_leads_to_that_of_its_object(bench: Bench) -> None:
+    with Collector() as collector:
+        bench.start(
+            environment={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        )
+        await bench.stop_postgres()
+        uid = (await bench.accepted())["metadata"]["uid"]
+        bench.start_postgres()
+        await bench.stored()
+
+        async def is_linked() -> bool:
+            created = [span for span in collector.spans if span.name == "create object"]
+            stored = {
+                (span.trace_id, span.span_id) for span in collector.spans if span.name.startswith("store ")
+            }
+            return any(
+                span.attributes["datastorage.record.uid"] == uid and stored & {*span.links}
+                for span in created
+            )
+
+        await until(is_linked, seconds=SECONDS, what="a span of the request leads to the stored record")
 
 
 @pytest.mark.usefixtures("rights")

@@ -73,7 +73,8 @@ class Cluster:
         name = body["metadata"]["name"]
         if name in self.objects:
             raise ObjectChangedError(f"{kind.kind} {namespace}/{name}: already exists")
-        made = {**body, "metadata": {**body["metadata"], **self.admission}}
+        own = {"uid": f"uid-of-{name}", "generation": 1}
+        made = {**body, "metadata": {**body["metadata"], **own, **self.admission}}
         if not dry_run:
             self.objects[name] = made
         return made
@@ -84,8 +85,7 @@ class Cluster:
             raise self.unseen
         if name not in self.objects:
             raise ObjectGoneError(f"{kind.kind} {namespace}/{name}: not found")
-        found = self.objects[name]
-        return {**found, "metadata": {**found["metadata"], "generation": 1}}
+        return self.objects[name]
 
     def settle(self, name: str, phase: Phase = Phase.STORED, generation: int = 1) -> None:
         """Write a status, as any replica may."""
@@ -98,7 +98,8 @@ async def test_an_object_is_created_once() -> None:
     name = await fallback.create({**METADATA, "generateName": "ignored-"}, AUDIT_SPEC, claim())
     assert await fallback.create(METADATA, AUDIT_SPEC, claim()) == name
     [made] = cluster.objects.values()
-    assert (made["metadata"], made["spec"]) == ({**METADATA, "name": name}, AUDIT_SPEC)
+    own = {"name": name, "uid": f"uid-of-{name}", "generation": 1}
+    assert (made["metadata"], made["spec"]) == ({**METADATA, **own}, AUDIT_SPEC)
     assert created.has("payments", name)
 
 
@@ -245,6 +246,7 @@ class _World:
         if name in self.phases:
             raise ObjectChangedError(name)
         if not dry_run:
+            body = {**body, "metadata": {**body["metadata"], "uid": f"uid-of-{name}", "generation": 1}}
             self.phases[name] = None
             self.bodies[name] = body
             self.unstored.add(name)
@@ -260,7 +262,7 @@ class _World:
         if body is None:
             raise ObjectGoneError(name)
         status = {} if phase is None else {"phase": phase, "observedGeneration": 1}
-        return {**body, "metadata": {**body["metadata"], "generation": 1}, "status": status}
+        return {**body, "status": status}
 
     async def _answer(self, name: str) -> None:
         await self._while()

@@ -265,6 +265,23 @@ async def test_a_caller_that_records_nothing_makes_no_spans(made: Made) -> None:
     assert made.spans == ()
 
 
+@pytest.mark.parametrize(("is_sampled", "count"), [(True, 1), (False, 0)])
+async def test_the_object_that_stands_for_a_request_is_linked(
+    made: Made, *, is_sampled: bool, count: int
+) -> None:
+    traces = made.traces
+    request = request_of(traces, is_sampled=is_sampled)
+    fields = {"object_name": "one", "object_uid": "uid"}
+    traces.object_created(request, "uid", 1, lambda: fields, traces.now_ns())
+    traces.object_created(None, "uid", 1, lambda: fields, traces.now_ns())
+    assert len(made.spans) == count
+    for span in made.spans:
+        assert (context(span)[0], parent(span)) == (int(CALLER[0], 16), int(request.span_id, 16))
+        first = first_span_of("uid", 1)
+        assert links(span) == [(first.trace_id, first.span_id)]
+        assert attributes(span)["datastorage.record.uid"] == "uid"
+
+
 async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
     traces = made.traces
     secret = "postgresql://service:secret@db"  # of nobody
@@ -300,6 +317,7 @@ async def test_spans_that_can_not_be_made_change_nothing(caplog: pytest.LogCaptu
     traces.rejected(item)
     traces.vector_settled("uid", 1, WriteState.WRITTEN, traces.now_ns())
     request = request_of(traces)
+    traces.object_created(request, "uid", 1, dict, traces.now_ns())
     traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
     with pytest.raises(ValueError, match="mine"), traces.step(Step.STATUS, "uid", 1, dict):
         raise ValueError("mine")

@@ -133,7 +133,12 @@ def _build_fallback(replica: Replica) -> Fallback | None:
     settings = replica.settings
     if settings.api.fallback == "none":
         return None
-    return Fallback(ObjectClient(replica.transport), replica.created_objects, namespaces=settings.namespaces)
+    return Fallback(
+        ObjectClient(replica.transport),
+        replica.created_objects,
+        namespaces=settings.namespaces,
+        traces=replica.traces,
+    )
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:

@@ -25,11 +25,12 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.metrics import FallbackOutcome
-from datastorage.pipeline.clusterobject import is_settled
+from datastorage.pipeline.clusterobject import is_settled, ref_of
 from datastorage.pipeline.createdobjects import CreatedObjects, Place
 from datastorage.records.record import Claim
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading.requestobject import claim_of, name_of
+from datastorage.tracing import NO_TRACES, Traces, current_request
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +71,14 @@ class Fallback:
         created: CreatedObjects,
         *,
         namespaces: tuple[str, ...] = (),
+        traces: Traces = NO_TRACES,
         pace: Pace = Pace(),
     ) -> None:
         """``namespaces`` are those that the operator serves; empty for all."""
         self._cluster = cluster
         self._created = created
         self._namespaces = namespaces
+        self._traces = traces
         self._pace = pace
         self._turns = asyncio.Semaphore(pace.at_once)
         self._look = asyncio.Lock()
@@ -136,7 +139,7 @@ class Fallback:
             return await self._create(place, body, claim)
 
     async def _create(self, place: Place, body: Mapping[str, Any], claim: Claim) -> FallbackOutcome:
-        namespace = place.namespace
+        namespace, started_ns, outcome = place.namespace, self._traces.now_ns(), FallbackOutcome.CREATED
         try:
             # Admission may change the object, and then the same request would not be the same any more.
             planned = await self._cluster.create(AUDIT_RECORD, namespace, body, dry_run=True)
@@ -144,9 +147,10 @@ class Fallback:
             made = await self._create_in(place, body)
             _require_unchanged(made, claim)
         except ObjectChangedError:
-            await self._require_same(namespace, place.name, claim)
-            return FallbackOutcome.REPEATED
-        return FallbackOutcome.CREATED
+            made, outcome = await self._same(namespace, place.name, claim), FallbackOutcome.REPEATED
+        ref, generation = ref_of(AUDIT_RECORD, made), made["metadata"]["generation"]
+        self._traces.object_created(current_request(), ref.uid, generation, ref.as_log_fields, started_ns)
+        return outcome
 
     async def _create_in(self, place: Place, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create the object; its place is taken unless it was there before."""
@@ -193,13 +197,14 @@ class Fallback:
             finally:
                 place.is_taken |= is_waiting
 
-    async def _require_same(self, namespace: str, name: str, claim: Claim) -> None:
-        """Check the object that has the name already. Raises IdentifierReusedError if it differs."""
+    async def _same(self, namespace: str, name: str, claim: Claim) -> dict[str, Any]:
+        """Return the object that has the name already. Raises IdentifierReusedError if it differs."""
         there = await self._cluster.get(AUDIT_RECORD, namespace, name)
         if claim_of(there) != claim:
             raise IdentifierReusedError
         if "deletionTimestamp" in there["metadata"]:
             raise TransientError(f"AuditRecord {namespace}/{name}, which stands for it, is being deleted")
+        return there
 
     def _translated(self, error: Exception, name: str) -> Exception:
         """Return the error for the request of the object: its trouble passes, or an administrator ends it."""

@@ -115,6 +115,14 @@ class Traces(Protocol):
     def step(self, step: Step, uid: str, generation: int, fields: Fields) -> AbstractContextManager[None]:
         """Make a span of a later step. An error that it raises is noted by its class."""
 
+    def object_created(
+        self, request: RequestTrace | None, uid: str, generation: int, fields: Fields, started_ns: int | None
+    ) -> None:
+        """Note that an object stands for a request, in which it was created or found since ``started_ns``.
+
+        The trace of the request has the span, with a link to that of the object, where the record is stored.
+        """
+
     def now_ns(self) -> int | None:
         """Return the time in nanoseconds since 1970; None if there are no traces."""
 
@@ -208,6 +216,11 @@ class NoTraces:
     def step(self, step: Step, uid: str, generation: int, fields: Fields) -> AbstractContextManager[None]:  # noqa: ARG002
         """As in Traces."""
         return _NOTHING
+
+    def object_created(
+        self, request: RequestTrace | None, uid: str, generation: int, fields: Fields, started_ns: int | None
+    ) -> None:
+        """As in Traces."""
 
     def now_ns(self) -> int | None:
         """As in Traces."""

@@ -74,6 +74,7 @@ _WAIT: Final = "wait"
 _COMMIT: Final = "commit"
 _BATCH: Final = "commit batch"
 _VECTOR: Final = "write vector"
+_CREATION: Final = "create object"
 _OTHER: Final = metrics.OTHER
 _UID: Final = "datastorage.record.uid"
 _GENERATION: Final = "datastorage.record.generation"
@@ -266,6 +267,25 @@ class SdkTraces:
             raise
         finally:
             span.end()
+
+    def object_created(
+        self, request: RequestTrace | None, uid: str, generation: int, fields: Fields, started_ns: int | None
+    ) -> None:
+        """As in Traces."""
+        if request is None or not request.is_sampled:
+            return
+        with self.harmless():
+            is_recorded = self._is_recorded(trace_id_of(uid))
+            links = [Link(_context(first_span_of(uid, generation)))] if is_recorded else []
+            attributes: Attributes = {
+                HTTP_REQUEST_METHOD: "POST",
+                _GENERATION: generation,
+                **_named(fields()),
+            }
+            within = _within(_context(_place_of(request)))
+            self._tracer.start_span(
+                _CREATION, within, SpanKind.CLIENT, attributes, links, start_time=started_ns
+            ).end()
 
     def now_ns(self) -> int:
         """As in Traces."""
