@@ -176,8 +176,8 @@ async def _bare(database: Database, vector: Matrix) -> list[bytes]:
 
 
 async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[bytes]:
-    matches = await nearest.nearest(criteria, vector, limit=TOP, per_text=3)
-    return [match.text_hash for match in matches if match.text_hash is not None]
+    near = await nearest.nearest(criteria, vector, limit=TOP, per_text=3)
+    return [match.text_hash for match in near.matches if match.text_hash is not None]
 
 
 @asynccontextmanager

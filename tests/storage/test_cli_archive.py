@@ -87,7 +87,10 @@ def test_search_prints_a_table(run: Command) -> None:
     assert len(printed.splitlines()) == 4  # one line for each
     uid = MEMORY["metadata"]["uid"]
     assert uid not in printed
-    assert uid in run("search", "out of memory", "-o", "wide")[1]
+    wide = run("search", "out of memory", "-o", "wide")[1].splitlines()
+    assert wide[0].startswith("SIMILARITY  FOUND BY        MORE")
+    assert "meaning, words" in wide[1]
+    assert uid in wide[1]
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
@@ -99,14 +102,16 @@ def test_search_as_json(run: Command, mode: str) -> None:
     assert (answer["mode"], answer["degraded"]) == (mode, None)
     [hit] = answer["results"]
     assert set(hit) == {
-        "score", "similarity", "more", "kind", "namespace", "name", "uid", "generation", "createdAt",
-        "storedAt", "contentHash", "diverged", "intact", "via", "recordedBy",
+        "score", "similarity", "foundBy", "more", "kind", "namespace", "name", "uid", "generation",
+        "createdAt", "storedAt", "contentHash", "diverged", "intact", "via", "recordedBy",
         "record",
     }  # fmt: skip
     assert hit["uid"] == MEMORY["metadata"]["uid"]
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"
     assert hit["record"]["spec"] == MEMORY["spec"]
     assert (hit["similarity"] is None) == (mode == "text")
+    ways = {"hybrid": ["meaning", "words"], "vector": ["meaning"], "text": ["words"]}
+    assert hit["foundBy"] == ways[mode]
 
 
 def test_search_with_filters(run: Command) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
@@ -15,10 +16,11 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.searchresult import SearchResult
+from datastorage.query.searchresult import FoundBy, SearchResult
 from datastorage.storage.clues import ClueLimits
+from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import RankLimits
-from datastorage.storage.nearest import WalkLimits
+from datastorage.storage.nearest import Background, Nearest, WalkLimits
 from datastorage.storage.vectors import VectorTables
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import eventually
@@ -95,6 +97,58 @@ async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
     question, answer = await archive.provider.embed(["alpha beta", text])
     expected = float(question @ answer / ((question @ question) ** 0.5 * (answer @ answer) ** 0.5))
     assert result.hits[0].similarity == pytest.approx(expected, abs=1e-5)
+
+
+async def _crowded(either: SearchableArchive) -> None:
+    """Store a record with a rare word among many others, and more near ones than a search looks at."""
+    filler = " ".join(f"other{n}" for n in range(40))
+    await either.put(said("watch", f"{filler} zebra", name="zebra"))
+    await either.put(*(said("restart", f"memory limit x{n}", name=f"near{n}") for n in range(60)))
+
+
+async def test_the_similarity_of_what_words_alone_have_found_is_known(either: SearchableArchive) -> None:
+    await _crowded(either)
+    result = await either.ask.search("memory limit zebra", mode=SearchMode.HYBRID, limit=50)
+    hits = {hit.record.name: hit for hit in result.hits}
+    zebra, near = hits["zebra"], hits[next(name for name in hits if name != "zebra")]
+    assert (zebra.found_by, FoundBy.MEANING in near.found_by) == ((FoundBy.WORDS,), True)
+    assert 0 < (zebra.similarity or 0) < (near.similarity or 0)
+
+
+async def test_words_are_enough_where_their_similarities_can_not_be_had(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _crowded(either)
+
+    async def fail(*_: object) -> None:
+        raise TransientError("the vectors have gone away")
+
+    monkeypatch.setattr(Nearest, "similarities", fail)
+    result = await either.ask.search("memory limit zebra", mode=SearchMode.HYBRID)
+    assert (result.mode, result.degraded) == (SearchMode.TEXT, "the vectors have gone away")
+    assert result.hits
+
+
+async def test_meaning_is_measured_against_the_other_texts(either: SearchableArchive) -> None:
+    """The unit is that of the texts which are there; the texts of a small archive are too few to say."""
+    vectors = either.store.vectors
+    assert vectors is not None
+    nearest = Nearest(either.store.database, vectors.database, model=MODEL, same_server=vectors.same_server)
+    [question] = await either.provider.embed(["memory limit"])
+
+    async def background() -> Background:
+        return (await nearest.nearest(Criteria(), question, limit=1, per_text=1)).background
+
+    await either.put(said("restart", "memory limit", name="one"))
+    usual = await background()
+    bodies = [said("act", f"{'memory ' * (n % 4)}word{n}", name=f"o{n}") for n in range(40)]
+    await either.put(*bodies)
+    found = await background()
+    texts = [text for text in await _texts(either) if text]
+    rows = await either.provider.embed(texts)
+    cosines = rows @ question / np.linalg.norm(rows, axis=1) / np.linalg.norm(question)
+    assert usual != found
+    assert (found.mean, found.deviation) == pytest.approx((cosines.mean(), cosines.std(ddof=1)), abs=1e-4)
 
 
 async def _texts(archive: SearchableArchive) -> list[str]:

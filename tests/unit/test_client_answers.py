@@ -10,6 +10,7 @@ import pytest
 
 from datastorage.client import records
 from datastorage.errors import ConfigurationError
+from datastorage.query.searchresult import FoundBy
 from datastorage.query.summary import summary_of
 from datastorage.records.times import rfc3339
 
@@ -95,7 +96,7 @@ def use(found: Any) -> None:
         assert all(value is None or isinstance(value, str) for value in group.key)
         f"{group.records:,} {group.failed:,} {group.effectiveness or 0:.2f} {int(group.mean_seconds or 0)}"
     for hit in getattr(found, "hits", ()):
-        f"{hit.similarity or 0:.2f} {hit.more:+}"
+        f"{hit.similarity or 0:.2f} {hit.more:+} {', '.join(hit.found_by)}"
         use_record(hit.record)
     for entry in getattr(found, "entries", ()):
         use_record(entry.record)
@@ -109,6 +110,18 @@ def use_record(record: Any) -> None:
     f"{record.namespace}/{record.name}".isprintable()
     rfc3339(record.created_at)
     summary_of(record)
+
+
+@pytest.mark.parametrize(
+    ("given", "found_by"),
+    [({}, ()), ({"foundBy": ["words", "a way of a later version"]}, (FoundBy.WORDS,))],
+)
+def test_servers_of_other_versions_are_understood(
+    given: dict[str, Any], found_by: tuple[FoundBy, ...]
+) -> None:
+    hit = {**RECORD, "score": 0.5, "similarity": None, "more": 0, **given}
+    answer = {"items": [hit], "mode": "hybrid", "degraded": None}
+    assert [each.found_by for each in records.search_result_in(answer).hits] == [found_by]
 
 
 def test_a_kind_that_this_version_does_not_know_is_reported() -> None:

@@ -1,57 +1,89 @@
-"""Reciprocal rank fusion: its arithmetic and its properties."""
+"""What a search by meaning and one by words have found becomes one order."""
 
-from itertools import pairwise
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.query.fusion import fuse
+from datastorage.query.fusion import Fused, fuse
+from datastorage.query.searchresult import FoundBy
+from datastorage.records.record import RecordKey, Table
+from datastorage.storage.matches import Match
+from datastorage.storage.nearest import Background
+from datastorage.storage.places import Place
 
-_RANKINGS = st.lists(
-    st.tuples(
-        st.floats(0.1, 10),
-        st.dictionaries(st.integers(0, 20), st.floats(-10, 10)).map(
-            lambda scores: sorted(scores.items(), key=lambda pair: -pair[1])
-        ),
-    ),
-    max_size=3,
-)
-
-
-def test_the_sum_of_reciprocal_ranks() -> None:
-    fused = fuse([(2.0, [("a", 0.9), ("b", 0.8)]), (1.0, [("b", 7.0), ("c", 5.0)])], flatness=10)
-    assert fused == pytest.approx({"a": 2 / 11, "b": 2 / 12 + 1 / 11, "c": 1 / 12})
+BACKGROUND = Background(0.1, 0.08)
+KEY = RecordKey("a", 1, datetime(2026, 3, 5, tzinfo=UTC), b"1")
+ALL_WORDS = 0.013  # a record of some fifty words that has each word of the question once
+cosines = st.floats(-1, 1)
+shares = st.floats(0, 0.1)
 
 
-def test_equal_scores_share_a_rank() -> None:
-    fused = fuse([(1.0, [("a", 0.9), ("b", 0.9), ("c", 0.1)])], flatness=10)
-    assert fused["a"] == fused["b"] == pytest.approx(1 / 11)
-    assert fused["c"] == pytest.approx(1 / 12)
+def match(name: str, score: float) -> Match:
+    return Match(Place(Table.AUDIT_RECORDS, replace(KEY, uid=name)), name.encode(), score)
 
 
-def test_nothing_gives_nothing() -> None:
-    assert fuse([]) == {}
-    assert fuse([(1.0, [])]) == {}
+def fused(
+    near: dict[str, float], worded: dict[str, float], similarities: dict[str, float] | None = None
+) -> dict[str, Fused]:
+    found = fuse(
+        [match(*each) for each in near.items()],
+        [match(*each) for each in worded.items()],
+        {name.encode(): score for name, score in (similarities or {}).items()},
+        BACKGROUND,
+    )
+    return {each.match.place.key.uid: each for each in found}
 
 
-@given(_RANKINGS)
-def test_everything_found_is_in_it_once_and_no_more(
-    rankings: list[tuple[float, list[tuple[int, float]]]],
+def test_everything_found_is_in_it_once_with_its_reasons() -> None:
+    found = fused({"a": 0.9, "b": 0.5}, {"b": 0.01, "c": 0.02, "d": 0.02}, {"c": 0.3})
+    assert {name: (each.similarity, each.found_by) for name, each in found.items()} == {
+        "a": (0.9, (FoundBy.MEANING,)),
+        "b": (0.5, (FoundBy.MEANING, FoundBy.WORDS)),
+        "c": (0.3, (FoundBy.WORDS,)),
+        "d": (None, (FoundBy.WORDS,)),
+    }
+    assert fused({}, {}) == {}
+
+
+def test_exact_words_are_ahead_unless_another_record_is_much_nearer() -> None:
+    found = fused({"near": 0.35, "nearest": 0.75}, {"words": ALL_WORDS}, {"words": 0.2})
+    scores = {name: each.match.score for name, each in found.items()}
+    assert sorted(scores, key=lambda name: -scores[name]) == ["nearest", "words", "near"]
+
+
+def test_a_record_without_a_vector_counts_as_one_picked_at_random() -> None:
+    found = fused({}, {"without": 0.01, "average": 0.01}, {"average": BACKGROUND.mean})
+    assert found["without"].match.score == found["average"].match.score
+
+
+def test_a_text_that_is_very_far_is_no_worse_than_one_picked_at_random() -> None:
+    """Where most texts are about one thing, others are further away than words could make up for."""
+    found = fused({"near": 0.6}, {"far": ALL_WORDS, "random": ALL_WORDS}, {"far": -0.9, "random": 0.1})
+    assert found["far"].match.score == found["random"].match.score
+
+
+@given(cosines, cosines, shares, shares)
+def test_more_of_either_is_never_worse(one: float, other: float, few: float, many: float) -> None:
+    (one, other), (few, many) = sorted((one, other)), sorted((few, many))
+    found = fused({"less": one, "nearer": other, "more": one}, {"less": few, "nearer": few, "more": many})
+    assert found["less"].match.score <= found["nearer"].match.score
+    assert found["less"].match.score <= found["more"].match.score
+    assert all(0 <= each.match.score <= 1 for each in found.values())
+
+
+@given(cosines, cosines, shares, shares, st.floats(0.1, 3), st.floats(-0.5, 0.5))
+def test_a_model_with_other_cosines_gives_the_same_order(
+    one: float, other: float, few: float, many: float, factor: float, shift: float
 ) -> None:
-    assert fuse(rankings).keys() == {thing for _, ranking in rankings for thing, _ in ranking}
+    """Some models have all cosines between 0.7 and 0.9."""
 
+    def scores(factor: float, shift: float) -> list[float]:
+        background = Background(factor * BACKGROUND.mean + shift, factor * BACKGROUND.deviation)
+        near = [match(name, factor * cosine + shift) for name, cosine in (("a", one), ("b", other))]
+        found = fuse(near, [match("a", few), match("b", many)], {}, background)
+        return [each.match.score for each in found]
 
-@given(_RANKINGS)
-def test_one_ranking_keeps_its_order(rankings: list[tuple[float, list[tuple[int, float]]]]) -> None:
-    for weight, ranking in rankings:
-        fused = fuse([(weight, ranking)])
-        for (first, more), (second, less) in pairwise(ranking):
-            assert fused[first] > fused[second] or more == less
-
-
-@given(_RANKINGS)
-def test_the_order_of_the_rankings_does_not_matter(
-    rankings: list[tuple[float, list[tuple[int, float]]]],
-) -> None:
-    assert fuse(rankings) == pytest.approx(fuse(rankings[::-1]))
+    assert scores(factor, shift) == pytest.approx(scores(1.0, 0.0))

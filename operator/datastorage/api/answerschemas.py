@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from datastorage.query.filters import SearchMode
+from datastorage.query.searchresult import FoundBy
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code
 from datastorage.storage.groups import GroupKey
@@ -227,7 +228,12 @@ class Hit(Record):
 
     score: float = Field(description="The order of the hits. Scores compare within one answer only.")
     similarity: float | None = Field(
-        description="Cosine similarity of question and record, 1 at most. null if words alone found it."
+        description="Cosine similarity of question and record, 1 at most. null if the record has no vector, "
+        "or if only words were searched for."
+    )
+    found_by: list[FoundBy] = Field(
+        description="Why it is among the hits: few texts are nearer to the question in meaning, or it has "
+        "words of the question."
     )
     more: int = Field(description="Further records that say the same and are not among the hits.")
 

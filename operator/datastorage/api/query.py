@@ -227,7 +227,9 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
         )
         admission.note(request.url.path, len(result.hits))
         hits = (
-            hit.record.as_bytes({"score": hit.score, "similarity": hit.similarity, "more": hit.more})
+            hit.record.as_bytes(
+                {"score": hit.score, "similarity": hit.similarity, "foundBy": hit.found_by, "more": hit.more}
+            )
             for hit in result.hits
         )
         return await desk.answers.listed(

@@ -65,7 +65,8 @@ def search(
 
     Every AuditRecord is searched, and the newest generation of every
     ActionTrace. A few records with the same text are shown; the column MORE
-    counts the others. SIMILARITY is 1 where the meaning is the same.
+    counts the others. SIMILARITY is 1 where the meaning is the same, and with
+    -o wide, FOUND BY says whether meaning, words or both have found the record.
 
     Examples:
         datastorage search "what did we do about OOM kills in payments?"
@@ -262,7 +263,13 @@ def _cells(output: Format, record: ArchivedRecord, *first: str) -> tuple[str, ..
 def _print_search(result: SearchResult, output: Format) -> None:
     if output is Format.JSON:
         hits = [
-            {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+            {
+                "score": hit.score,
+                "similarity": hit.similarity,
+                "foundBy": [way.value for way in hit.found_by],
+                "more": hit.more,
+                **hit.record.as_json(),
+            }
             for hit in result.hits
         ]
         print_document({"mode": result.mode.value, "degraded": result.degraded, "results": hits}, output)
@@ -272,12 +279,14 @@ def _print_search(result: SearchResult, output: Format) -> None:
                 output,
                 hit.record,
                 "" if hit.similarity is None else f"{hit.similarity:.2f}",
+                *([", ".join(hit.found_by)] if output is Format.WIDE else []),
                 f"+{hit.more}" if hit.more else "",
                 rfc3339(hit.record.created_at),
             )
             for hit in result.hits
         )
-        print_table(_columns(output, "SIMILARITY", "MORE", "CREATED"), rows)
+        found_by = ("FOUND BY",) if output is Format.WIDE else ()
+        print_table(_columns(output, "SIMILARITY", *found_by, "MORE", "CREATED"), rows)
 
 
 def _print_timeline(found: Timeline, output: Format) -> None:

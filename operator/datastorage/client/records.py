@@ -17,7 +17,7 @@ from datastorage.client.values import (
 from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import SearchMode
-from datastorage.query.searchresult import SearchHit, SearchResult
+from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.canonical import canonical_bytes
@@ -34,6 +34,7 @@ _FACTS: Final = {
     "success": BOOLEAN_OR_NULL, "effectivenessScore": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL,
     "model": TEXT_OR_NULL, "summary": TEXT,
 }  # fmt: skip
+_WAYS: Final = {way.value: way for way in FoundBy}
 # The fields of an entry that are those of its record.
 _OF_RECORD: Final = frozenset(
     {
@@ -77,6 +78,8 @@ def search_result_in(answer: Any) -> SearchResult:
                 _record(each),
                 value_in(each, "score", NUMBER_OR_NULL),
                 value_in(each, "similarity", NUMBER_OR_NULL),
+                # An older server does not say it, and a newer one may have other ways.
+                tuple(_WAYS[way] for way in each.get("foundBy", ()) if way in _WAYS),
                 value_in(each, "more", INTEGER),
             )
             for each in found["items"]

@@ -1,12 +1,13 @@
 """Finds the records that are nearest in meaning to a question: by its vector."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from datastorage.embedding import Embedder
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.matches import Match
-from datastorage.storage.nearest import Nearest
+from datastorage.storage.nearest import Near, Nearest
 
 
 class NearestInMeaning:
@@ -19,7 +20,7 @@ class NearestInMeaning:
 
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
-    ) -> list[Match]:
+    ) -> Near:
         """Return the nearest records, with a few of each text.
 
         Raises InvalidQueryError for a question without a vector, EmbedderUnavailableError if it has none
@@ -31,3 +32,7 @@ class NearestInMeaning:
         except TimeoutError:
             raise EmbedderUnavailableError(f"the question had no vector within {seconds:g} s") from None
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)
+
+    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
+        """Return the cosine similarity of each of the texts that has a vector. Raises as ``nearest`` does."""
+        return await self._nearest.similarities(vector, text_hashes)

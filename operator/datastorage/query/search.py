@@ -2,32 +2,30 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
-from datastorage.query.fusion import fuse
+from datastorage.query.fusion import Fused, fuse
 from datastorage.query.questionwords import check_question, without_excluded, wording
-from datastorage.query.searchresult import SearchHit, SearchResult
+from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
+from datastorage.records.vector import Vector
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text
+from datastorage.storage.nearest import Near
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.places import Place
 
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
 # A search by both looks further down each ranking than it will show: a hit that is far down in one may be
 # high in the other.
 _DEPTH: Final = 50
-# Measured with benchmarks/search: meaning finds more than words do.
-_VECTOR_WEIGHT: Final = 2.0
-_TEXT_WEIGHT: Final = 1.0
 # A search by both waits no longer than this for the vector of a question; then it uses words alone.
 _EMBEDDING_SECONDS: Final = 3.0
 # Records with the same text are counted up to _MAX_COUNT, and up to _MAX_COUNTED over all texts of an answer.
@@ -40,7 +38,8 @@ class Meaning(Protocol):
 
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
-    ) -> list[Match]: ...
+    ) -> Near: ...
+    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]: ...
 
 
 class Searcher:
@@ -74,37 +73,52 @@ class Searcher:
             case SearchMode.TEXT:
                 return await self._by_text(question, criteria, limit)
             case SearchMode.VECTOR:
-                matches = await self._vector_matches(question, criteria, limit)
-                return await self._result(mode, criteria, [_Found(m, m.score, m.score) for m in matches])
+                near = await self._near(question, criteria, limit)
+                found = [Fused(match, match.score, (FoundBy.MEANING,)) for match in near.matches]
+                return await self._result(mode, criteria, found)
             case SearchMode.HYBRID:
                 return await self._by_both(question, criteria, limit)
 
     async def _by_text(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         matches = await self._text_matches(question, criteria, limit)
-        return await self._result(
-            SearchMode.TEXT, criteria, [_Found(match, match.score, None) for match in matches]
-        )
+        return await self._result(SearchMode.TEXT, criteria, _by_words(matches))
 
     async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         depth = max(_DEPTH, limit)
         near, worded = await asyncio.gather(
-            self._vector_matches(question, criteria, depth, embedding_seconds=self._embedding_seconds),
+            self._near(question, criteria, depth, embedding_seconds=self._embedding_seconds),
             self._text_matches(question, criteria, depth),
             return_exceptions=True,
         )
-        if isinstance(near, DataStorageError):
-            # Words alone are enough; if they can't be searched either, that error is the answer.
-            found = [_Found(match, match.score, None) for match in value_or_raise(worded)[:limit]]
-            return await self._result(SearchMode.TEXT, criteria, found, str(near))
-        if isinstance(worded, InvalidQueryError):
+        if isinstance(worded, InvalidQueryError) and not isinstance(near, DataStorageError):
             worded = []  # the question has no words to search for, but it has a meaning
-        return await self._result(
-            SearchMode.HYBRID, criteria, _fused(value_or_raise(near), value_or_raise(worded))[:limit]
-        )
+        try:
+            fused = await self._fused(value_or_raise(near), value_or_raise(worded))
+        except DataStorageError as error:
+            # Words alone are enough; if they can't be searched either, that error is the answer.
+            found = _by_words(value_or_raise(worded)[:limit])
+            return await self._result(SearchMode.TEXT, criteria, found, str(error))
+        return await self._result(SearchMode.HYBRID, criteria, fused[:limit])
 
-    async def _vector_matches(
+    async def _fused(self, near: Near, worded: Sequence[Match]) -> list[Fused]:
+        """Return the records that either search found, the best first, and only a few of each text.
+
+        Records that the clues of the question single out come first, even where many others are near in
+        meaning.
+        """
+        known = {match.text_hash for match in near.matches}
+        others = list({match.text_hash for match in worded if match.text_hash is not None} - known)
+        similarities = await self._similarities(near.vector, others) if others else {}
+        fused = {each.match: each for each in fuse(near.matches, worded, similarities, near.background)}
+        return [fused[match] for match in best_of_each_text(fused, _PER_TEXT)]
+
+    async def _similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
+        assert self._meaning is not None, "it has made the vector"
+        return await self._meaning.similarities(vector, text_hashes)
+
+    async def _near(
         self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
-    ) -> list[Match]:
+    ) -> Near:
         if self._meaning is None:
             raise InvalidQueryError(
                 "a search by meaning needs vectors, but DATASTORAGE_EMBEDDING_PROVIDER is none: "
@@ -112,13 +126,14 @@ class Searcher:
             )
         asked, excluded = without_excluded(question)
         depth = max(_DEPTH, 2 * limit) if excluded else limit
-        matches = await self._meaning.nearest(
+        near = await self._meaning.nearest(
             asked, criteria, limit=depth, per_text=_PER_TEXT, seconds=embedding_seconds
         )
+        matches = near.matches
         if excluded:
             without = await self._full_text.without([match.place for match in matches], excluded)
             matches = [match for match in matches if match.place in without]
-        return matches[:limit]
+        return replace(near, matches=matches[:limit])
 
     async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
         matches = await self._full_text.find(criteria, wording(question), limit=limit, per_text=_PER_TEXT)
@@ -129,7 +144,7 @@ class Searcher:
         return matches
 
     async def _result(
-        self, mode: SearchMode, criteria: Criteria, found: Sequence["_Found"], degraded: str | None = None
+        self, mode: SearchMode, criteria: Criteria, found: Sequence[Fused], degraded: str | None = None
     ) -> SearchResult:
         if not found:
             return SearchResult(mode, (), degraded)
@@ -145,7 +160,7 @@ class Searcher:
         # How many records of each text are not in the answer.
         more = {text: max(0, total - shown[text]) for text, total in totals.items()}
         hits = tuple(
-            SearchHit(record, hit.score, hit.similarity, more.get(_text_of(hit.match), 0))
+            SearchHit(record, hit.match.total, hit.similarity, hit.found_by, more.get(_text_of(hit.match), 0))
             for hit, record in zip(loaded, records, strict=True)
         )
         return SearchResult(mode, hits, degraded)
@@ -155,29 +170,5 @@ def _text_of(match: Match) -> bytes:
     return match.text_hash or NO_TEXT
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    match: Match
-    score: float
-    similarity: float | None
-
-
-def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
-    """Return the records that either search found, the best first, and only a few of each text.
-
-    Records that the clues of the question single out come first, even where many others are near in meaning.
-    """
-    matches = {match.place: match for match in (*near, *worded)}
-    similarities = {match.place: match.score for match in near}
-    scores = fuse([(_VECTOR_WEIGHT, _ranking(near)), (_TEXT_WEIGHT, _ranking(worded))])
-    fused = [
-        replace(matches[place], score=matches[place].clue_weight + score) for place, score in scores.items()
-    ]
-    return [
-        _Found(match, match.score, similarities.get(match.place))
-        for match in best_of_each_text(fused, _PER_TEXT)
-    ]
-
-
-def _ranking(matches: Iterable[Match]) -> list[tuple[Place, float]]:
-    return [(match.place, match.score) for match in matches]
+def _by_words(matches: Sequence[Match]) -> list[Fused]:
+    return [Fused(match, None, (FoundBy.WORDS,)) for match in matches]

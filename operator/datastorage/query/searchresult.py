@@ -1,9 +1,19 @@
 """The answer to a search."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import SearchMode
+
+
+class FoundBy(StrEnum):
+    """Why a record is among the hits."""
+
+    MEANING = "meaning"
+    """Few texts are nearer to the question."""
+    WORDS = "words"
+    """It has words of the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,9 @@ class SearchHit:
     score: float
     """The hits are ordered by score. Scores can be compared within one answer only."""
     similarity: float | None
-    """Cosine similarity of question and record, 1 at most; None if the record was found by words alone."""
+    """Cosine similarity of question and record, 1 at most; None if the record has no vector, or if only words
+    were searched for."""
+    found_by: tuple[FoundBy, ...]
     more: int
     """The number of further records that meet the filter and have the same text, but are not among the hits;
     counted up to 1,000 or so."""

@@ -59,8 +59,8 @@ _WITHOUT: Final = """
         WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
 # The newest rows that meet the condition $1 are ranked. If there are more of them than the limit, the newest
-# that meet the narrower condition $2 are ranked as well. A rank is a sum over the words ($3): the weight of
-# each ($4) times its frequency in the record, relative to the record's length.
+# that meet the narrower condition $2 are ranked as well. A share is a sum over the words ($3): the weight of
+# each ($4) times its frequency in the record, relative to the record's length; divided by all weights.
 _FIND: Final = with_conditions("""
     WITH first_rows AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
@@ -93,16 +93,16 @@ _FIND: Final = with_conditions("""
     ranked AS (
         SELECT DISTINCT ON (uid, generation, spec_hash)
             table_name, uid, generation, created_at, spec_hash, text_hash,
-            (SELECT sum(weight * ts_rank(search, form, 1)) FROM words) AS rank
+            (SELECT sum(weight * ts_rank(search, form, 1)) / sum(weight) FROM words) AS share
         FROM matching ORDER BY uid, generation, spec_hash),
     numbered AS (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
-            ORDER BY rank DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
+            ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
         FROM ranked)
-    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank
+    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share
     FROM numbered WHERE number <= $6
-    ORDER BY rank DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $7
+    ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $7
 """)
 # Further words add little to a question; the limit bounds the work.
 _MAX_FORMS: Final = 32
@@ -160,7 +160,9 @@ class FullText:
     ) -> list[Match] | None:
         """Return the records that match best, at most ``per_text`` of each text.
 
-        Returns None when the question has only words that are in every text ("the", "what").
+        The score is the part of the question's words that a record has, each counted by how rare it is, and
+        the less the longer the record is. Returns None when the question has only words that are in every
+        text ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
         answers = await asyncio.gather(
@@ -171,12 +173,10 @@ class FullText:
         rows, found = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
-        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
-        highest = rows[0]["rank"] if rows else 0.0
+        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["share"]) for row in rows}
         for record in found:
-            rank = ranked[record.place].score if record.place in ranked else 0.0
-            score = record.weight * (1 + highest) + rank
-            ranked[record.place] = Match(record.place, record.text_hash, score, record.weight)
+            share = ranked[record.place].score if record.place in ranked else 0.0
+            ranked[record.place] = Match(record.place, record.text_hash, share, record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def _ranked(

@@ -16,13 +16,19 @@ class Match:
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
     score: float
+    """At most 1, without the clues."""
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
+
+    @property
+    def total(self) -> float:
+        """The score by which it is ordered: what the clues single out comes first."""
+        return self.clue_weight + self.score
 
     def order(self) -> tuple[float, float, str, int, bytes]:
         """Return the sort key: the best first, and the newest first among equals; two never have the same."""
         key = self.place.key
-        return -self.score, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
+        return -self.total, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:

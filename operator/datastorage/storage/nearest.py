@@ -1,6 +1,7 @@
 """Search by meaning: finds the records that meet criteria and whose texts are nearest to a vector."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,6 +105,13 @@ _RECORDS_OF: Final = with_conditions(
     ORDER BY distance, created_at DESC, uid, generation DESC, spec_hash LIMIT $2
 """)
 )
+# The similarities of texts that are as good as picked at random: those with the lowest hashes.
+_BACKGROUND: Final = """
+    SELECT count(*) AS texts, avg(similarity) AS mean, stddev_samp(similarity) AS deviation FROM (
+        SELECT 1 - (embedding OPERATOR({pgvector}.<=>) $1) AS similarity
+        FROM datastorage.embeddings_{id:d} ORDER BY text_hash LIMIT {texts:d}) AS some_texts
+"""
+_SAMPLE: Final = 200
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
 # enough, since the answer is sorted.
 WALKING: Final = (
@@ -127,6 +135,35 @@ class WalkLimits:
     texts: tuple[int, ...] = (200, 2_000, 20_000)
     """The number of texts whose records are looked up, for each attempt at a walk. The first attempt needs
     one scan of each index, and is enough for most questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The cosine similarities of a question with texts that were picked at random."""
+
+    mean: float
+    deviation: float
+
+    def deviations(self, similarity: float) -> float:
+        """Return by how many standard deviations a text is nearer than such texts are."""
+        return (similarity - self.mean) / self.deviation
+
+
+# What two sentence models have on average, for an archive with too few texts to say.
+_USUAL: Final = Background(0.1, 0.08)
+_ENOUGH_TEXTS: Final = 30
+_MIN_DEVIATION: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The nearest records, and what is needed to judge how near they are."""
+
+    matches: list[Match]
+    """The score of each is its cosine similarity."""
+    background: Background
+    vector: Vector
+    """That of the question."""
 
 
 class Nearest:
@@ -155,12 +192,34 @@ class Nearest:
         self._model = model
         self._checked_generation: int | None = None
 
-    async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
+    async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> Near:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
+        with self._refusals_pass():
+            number, given = await self._model_id(), pgvector.Vector(vector)
+            matches = await self._search(number, criteria, given, limit, per_text)
+            return Near(matches, await self._background(number, given), vector)
+
+    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
+        """Return the cosine similarity of each of the texts that has a vector."""
+        with self._refusals_pass():
+            number = await self._model_id()
+            async with reading(self._vectors) as connection:
+                sql = _NEAREST_OF.format(id=number, pgvector=connection.vector_schema)
+                rows = await connection.fetch(sql, text_hashes, pgvector.Vector(vector), len(text_hashes))
+            return {row["text_hash"]: 1.0 - row["distance"] for row in rows}
+
+    async def _background(self, number: int, vector: Any) -> Background:
+        async with reading(self._vectors) as connection:
+            sql = _BACKGROUND.format(id=number, pgvector=connection.vector_schema, texts=_SAMPLE)
+            row = await connection.fetchrow(sql, vector)
+        if row is None or row["texts"] < _ENOUGH_TEXTS:
+            return _USUAL
+        return Background(row["mean"], max(row["deviation"], _MIN_DEVIATION))
+
+    @contextmanager
+    def _refusals_pass(self) -> Iterator[None]:
         try:
-            return await self._search(
-                await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
-            )
+            yield
         except RecordRefusedError as error:
             # After pgvector was installed again, the old connections still know its former type.
             self._vectors.expire_connections()
