@@ -100,7 +100,7 @@ def list_(
 ) -> None:
     """List the records without a vector, the longest waiting first.
 
-    Each line has the number of tries, and the error of the last one.
+    TRIES counts those after the first, which is made while the record is stored.
 
     Examples:
         datastorage outbox list --state pending
