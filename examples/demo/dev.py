@@ -23,6 +23,8 @@ def main() -> int:
     parser.parse_args()
     settings = {name: value for name, value in os.environ.items() if name.startswith("DATASTORAGE_")}
     narrator = Narrator()
+    if settings:  # those of an earlier run name a database that is gone
+        narrator.say(f"The operator gets these variables of this shell: {', '.join(sorted(settings))}")
     try:
         with (
             interruptible(),
@@ -34,7 +36,9 @@ def main() -> int:
             _wait(running.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
-        narrator.failed("A program has ended by itself", [*str(error).splitlines(), *notes])
+        narrator.failed(
+            "A program does not start, or has ended by itself", [*str(error).splitlines(), *notes]
+        )
         return 1
     return 0
 

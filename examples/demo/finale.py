@@ -152,6 +152,6 @@ def summary(demo: Demo, counts: dict[str, int], seconds: float) -> None:
     demo.narrator.say("Rows: " + ", ".join(f"{count} {table}" for table, count in counts.items()))
     demo.narrator.say(f"{len(late)} were Degraded for a while, and none was lost")
     demo.narrator.say(
-        f"Stored in {latencies[len(latencies) // 2]:.2f} s at the median of the others, seen from outside"
+        f"Half of the others were stored within {latencies[len(latencies) // 2]:.2f} s, seen from outside"
     )
     demo.narrator.say(f"{demo.checks.passed} checks passed in {seconds:.0f} s")

@@ -134,9 +134,9 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     narrator.quote("")
     narrator.quote("kubectl get auditrecords,actiontraces -A")
     narrator.quote(f"kubectl apply -f {os.path.relpath(EXAMPLES / 'first-record.yaml')}")
-    narrator.quote(
-        f"{os.path.relpath(Path(sys.executable).with_name('datastorage'))} search 'killed for its memory'"
-    )
+    datastorage = os.path.relpath(Path(sys.executable).with_name("datastorage"))
+    narrator.quote(f"{datastorage} search 'killed for its memory'")
+    narrator.quote(f"{datastorage} top --metrics-url {running.operator.metrics_url}")
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
     narrator.quote(f"curl $API/ready; curl {running.operator.metrics_url}")
 

@@ -98,6 +98,7 @@ def show_queries(narrator: Narrator, monitoring: Monitoring) -> None:
     narrator.quote("")
     narrator.quote(f"export PROMETHEUS={monitoring.prometheus.url}")
     for measure in MEASURES[:3]:
+        narrator.quote(f"# {measure.what}")
         query = f"'query={measure.expression}'"
         narrator.quote(f"curl -sG $PROMETHEUS/api/v1/query --data-urlencode {query}")
     narrator.say(f"The alerts, for a browser: {monitoring.prometheus.alerts_page}")

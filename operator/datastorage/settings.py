@@ -151,8 +151,8 @@ class Settings(BaseModel):
         url = self.database.url.get_secret_value()
         if not url:
             raise ConfigurationError(
-                f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, or for "
-                "reading that of a member of datastorage_reader; to try the operator out, use "
+                f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role (to read, "
+                "that of a member of datastorage_reader is enough); to try the operator out, use "
                 "'datastorage run --embedded'"
             )
         return url

@@ -225,10 +225,16 @@ def test_the_summary_of_a_command_is_the_first_paragraph_of_its_help(
     [*((name,) for name in _COMMANDS if name not in {"rejected", "outbox"}), *_SUBCOMMANDS],
     ids=" ".join,
 )
-def test_every_help_shows_an_example(run: Command, command: tuple[str, ...]) -> None:
+def test_every_help_shows_an_example(
+    run: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     code, printed, _ = run(*command, "--help")
     assert code == 0
-    assert f"datastorage {' '.join(command)}" in printed.partition("Example")[2]
+    examples = printed.partition("Example")[2].partition("╭")[0]
+    assert f"datastorage {' '.join(command)}" in examples
+    # The library takes the indentation away where nothing stands between the summary and the examples.
+    assert all(line.startswith(" " * 5) for line in examples.splitlines()[1:] if line.strip())
 
 
 def test_a_misspelled_command_is_answered_with_the_right_one(run: Command) -> None:

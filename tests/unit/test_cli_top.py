@@ -45,7 +45,7 @@ def test_a_replica_that_does_not_answer_is_shown_and_the_exit_code_says_that_non
     urls = ("--metrics-url", "http://127.0.0.1:1")
     code, printed, error = top("--once", "--interval", "0.5", *urls)
     assert (code, error) == (1, "")
-    assert "127.0.0.1:1 does not answer: Connection refused\n" in printed
+    assert "127.0.0.1:1 gives no metrics: Connection refused\n" in printed
     assert not any(line.endswith(" ") for line in printed.splitlines())
     code, printed, _ = top("--once", "--interval", "0.5", "-o", "json", *urls)
     look = json.loads(printed)

@@ -133,7 +133,7 @@ def test_the_view_fits_into_80_columns_and_says_what_is_wrong() -> None:
         "stored         12.0/s  intake               6  stored, p95           -",
         "failed writes   0.0/s  unstored             -  oldest unstored   1m10s",
         "datastorage-6459c4854-f8hqj  1.2.3    1m  10.0/s  15.0/s       3     -",
-        "datastorage-6459c4854-zzzzz does not answer: Connection refused",
+        "datastorage-6459c4854-zzzzz gives no metrics: Connection refused",
         "DEPENDENCIES  embedder DOWN for datastorage-6459c4854-x2b9z; up: postgres",
         "GUARDS        status-guard NOT in force; in force: deletion-guard",
         "LEASES        shard-0-of-3 held by datastorage-6459c4854-f8hqj",
@@ -185,6 +185,12 @@ async def test_a_page_is_bounded(limits: Limits, text: str, why: str) -> None:
     async with shown(lambda: web.Response(text=text)) as url, PageReader(limits) as reader:
         with pytest.raises(TransientError, match=why):
             await reader.read(url / "metrics")
+
+
+async def test_a_port_without_metrics_is_answered_with_the_setting_of_the_right_one() -> None:
+    async with shown(lambda: web.Response(text="")) as url, PageReader() as reader:
+        with pytest.raises(TransientError, match=r"answers 404.*DATASTORAGE_METRICS_PORT"):
+            await reader.read(url / "of-the-api")
 
 
 async def test_a_server_that_says_nothing_is_not_waited_for() -> None:

@@ -22,6 +22,8 @@ def crds(
 ) -> None:
     """Write the CustomResourceDefinitions, generated from the models.
 
+    Files of the same names are replaced.
+
     Examples:
         datastorage crds --output-dir crds
 

@@ -57,6 +57,8 @@ def _outbox(context: typer.Context, output: Output = Format.TABLE) -> None:
 def show(output: Output = Format.TABLE) -> None:
     """Show how many vectors are missing, since when the oldest is, and why.
 
+    They are counted by state, and below that by the error of the last try.
+
     Examples:
         datastorage outbox show
 
@@ -97,6 +99,8 @@ def list_(
     output: Output = Format.TABLE,
 ) -> None:
     """List the records without a vector, the longest waiting first.
+
+    TRIES counts those after the first, which is made while the record is stored.
 
     Examples:
         datastorage outbox list --state pending

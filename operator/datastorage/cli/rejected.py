@@ -61,6 +61,8 @@ def list_(
 ) -> None:
     """List rejected records, the latest first.
 
+    REASON is what PostgreSQL said when it refused the record.
+
     Examples:
         datastorage rejected list
 
@@ -99,6 +101,9 @@ def show(
 ) -> None:
     """Print a rejected record, with the reason.
 
+    "intact" says whether the kept bytes still have the SHA-256 that was noted
+    when they were rejected.
+
     Examples:
         datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
 
@@ -128,8 +133,9 @@ def retry(
     namespace: _Namespace = None,
     all: Annotated[bool, typer.Option("--all", help="All of them.")] = False,  # noqa: A002  # the option's name
 ) -> None:
-    """Store rejected records from their kept bytes, whether or not their objects
-    still exist.
+    """Store rejected records from their kept bytes.
+
+    It makes no difference whether their objects still exist.
 
     Remove the cause first. A record gets the row that it would have had: the
     same key, the same bytes, the same hash. A record that PostgreSQL still

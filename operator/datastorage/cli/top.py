@@ -118,8 +118,8 @@ def top(
 ) -> None:
     """Watch the running replicas: rates, depths, lag, and what is away.
 
-    It reads the metrics of each replica every two seconds, and needs no right
-    but to reach them. Ctrl-C ends it and leaves the last look on the screen.
+    It reads the metrics of each replica every two seconds, for which it needs
+    no token. Ctrl-C ends it and leaves the last look on the screen.
 
     With -n, kubectl lists the pods and forwards a local port to each of them,
     which works where NetworkPolicies are in force. You need the rights to get
@@ -133,8 +133,9 @@ def top(
     buckets of the last minute. Where DATASTORAGE_DATABASE_URL is set, the
     latest rejected records of that archive are shown.
 
-    With --once, the look comes after one interval. The exit code is then 1 if
-    no replica answers.
+    With --once, the look comes after one interval, and the two times are
+    estimated from that interval alone. The exit code is then 1 if no replica
+    answers.
 
     Examples:
         datastorage top -n datastorage-system
@@ -144,7 +145,7 @@ def top(
         datastorage top -n datastorage-system --once -o json
     """
     if output is LookFormat.JSON and not once:
-        raise ConfigurationError("-o json needs --once: a view for the eye is no JSON")
+        raise ConfigurationError("-o json needs --once, which prints one look and ends")
     console = Console(highlight=False)
     if not once and (not console.is_terminal or console.is_dumb_terminal):
         raise ConfigurationError("the output is no terminal: use --once, which prints one look and ends")

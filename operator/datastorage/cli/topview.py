@@ -116,7 +116,7 @@ def _replicas(replicas: Sequence[ReplicaLook]) -> Iterator[RenderableType]:
     for replica in replicas:
         if replica.trouble is not None:
             # In the columns of the table, a sentence would be broken into single words.
-            yield Text(printable(f"{replica.name} does not answer: {replica.trouble}"), style=_BAD)
+            yield Text(printable(f"{replica.name} gives no metrics: {replica.trouble}"), style=_BAD)
 
 
 def _states(look: Look, rejected: RejectedLook | None) -> Table:

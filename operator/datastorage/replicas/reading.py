@@ -12,6 +12,9 @@ from datastorage.replicas.page import Page
 from datastorage.resilience.causes import connection_trouble
 
 _PATH: Final = "/metrics"
+_NO_SUCH_PAGE: Final = (
+    "it answers 404, as the port of the API does: give the port of the metrics (DATASTORAGE_METRICS_PORT)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class PageReader:
         timeout = aiohttp.ClientTimeout(total=self._limits.seconds)
         try:
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+                if response.status == 404:
+                    raise TransientError(_NO_SUCH_PAGE)
                 if response.status != 200:
                     raise TransientError(f"it answers {response.status}")
                 text = await self._text(response)
