@@ -65,8 +65,9 @@ def search(
 
     Every AuditRecord is searched, and the newest generation of every
     ActionTrace. A few records with the same text are shown; the column MORE
-    counts the others. SIMILARITY is 1 where the meaning is the same, and with
-    -o wide, FOUND BY says whether meaning, words or both have found the record.
+    counts the others. SIMILARITY is 1 where the meaning is the same; the words
+    count, too, so it may rise from line to line. With -o wide, FOUND BY says
+    whether meaning, words or both have found the record.
 
     Examples:
         datastorage search "what did we do about OOM kills in payments?"
