@@ -7,6 +7,7 @@ refused: a wrong label would be measured as a wrong search.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ from datastorage.resources.models.action_trace import ActionTraceSpec
 from datastorage.resources.models.audit_record import AuditRecordSpec
 
 _T = TypeVar("_T")
+_Word = TypeVar("_Word", bound=StrEnum)
 
 RECORDS: Final = Path(__file__).with_name("records.jsonl")
 QUESTIONS: Final = Path(__file__).with_name("questions.jsonl")
@@ -33,6 +35,40 @@ _SPECS: Final[Mapping[str, type[BaseModel]]] = {
 
 class DatasetError(BenchmarkError):
     """The labelled set has a fault. The message names the file and the line."""
+
+
+class Part(StrEnum):
+    """The parts of the set. Figures of the two are not comparable: each part was made in its own way."""
+
+    FIRST = "first"
+    """Written together with the first 370 records, and pooled over the results of searches."""
+    SECOND = "second"
+    """Written later, by somebody who had not seen how the search works, and not pooled."""
+
+
+class QuestionClass(StrEnum):
+    """What is asked of the search. A question that fits several classes is in the one it was written for."""
+
+    KEYWORD = "keyword"
+    """Words that the answers have too, or most of them."""
+    IDENTIFIER = "identifier"
+    """An exact token or a quoted phrase: an address, a digest or its beginning, a code, a path, a commit."""
+    PARAPHRASE = "paraphrase"
+    """Shares no content word with the spec of any of its records."""
+    OUTCOME = "outcome"
+    """Asks what helped, what failed, or how something ended."""
+    NEGATIVE = "negative"
+    """Has words that also occur in records which mean something else."""
+    LANGUAGE = "language"
+    """Is not in English, or is about records that are not."""
+    TYPO = "typo"
+    """Has words that are misspelled."""
+    NEGATION = "negation"
+    """Asks for what did not happen, or leaves out the records that have a word (`-word`)."""
+    FIELD = "field"
+    """Asks for what is only in a field apart from the texts, such as details, parameters, labels or actor."""
+    INCIDENT = "incident"
+    """Is answered by the steps of one incident, which share a correlationID."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +87,8 @@ class Question:
     """A question as somebody would type it, and the grades of the records that are worth finding, by id."""
 
     id: str
+    part: Part
+    question_class: QuestionClass
     text: str
     relevant: Mapping[str, int]
 
@@ -75,8 +113,14 @@ def load_questions(records: Sequence[LabelledRecord], path: Path = QUESTIONS) ->
     questions: list[Question] = []
     ids: set[str] = set()
     texts: set[str] = set()
-    for place, fields in _lines(path, {"id": str, "text": str, "relevant": dict}):
-        question = Question(**fields)
+    for place, fields in _lines(path, {"id": str, "part": str, "class": str, "text": str, "relevant": dict}):
+        question = Question(
+            id=fields["id"],
+            part=_word(place, "part", Part, fields["part"]),
+            question_class=_word(place, "class", QuestionClass, fields["class"]),
+            text=fields["text"],
+            relevant=fields["relevant"],
+        )
         _check_labels(place, question, known)
         _add(place, ids, question.id)
         _add(place, texts, question.text.strip().lower())
@@ -98,6 +142,13 @@ def _lines(path: Path, fields: Mapping[str, type]) -> Iterator[tuple[str, dict[s
             if not isinstance(value[name], kind) or not value[name]:
                 raise DatasetError(f"{place}: {name} must be a {kind.__name__}, not empty")
         yield place, value
+
+
+def _word(place: str, field: str, words: type[_Word], value: str) -> _Word:
+    try:
+        return words(value)
+    except ValueError as error:
+        raise DatasetError(f"{place}: {field} must be one of {', '.join(words)}") from error
 
 
 def _check_spec(place: str, record: LabelledRecord) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from benchmarks.search.dataset import (
     HELPFUL,
     DatasetError,
     LabelledRecord,
+    Part,
     Question,
+    QuestionClass,
     load_questions,
     load_records,
 )
@@ -39,7 +42,13 @@ RECORD: dict[str, Any] = {
     "name": "rr-1-analysis",
     "spec": {"type": "Remediation", "action": "close", "phase": "Completed", "correlationID": "rr-1"},
 }
-QUESTION: dict[str, Any] = {"id": "q-1", "text": "out of memory", "relevant": {"oom-1": 2}}
+QUESTION: dict[str, Any] = {
+    "id": "q-1",
+    "part": "first",
+    "class": "keyword",
+    "text": "out of memory",
+    "relevant": {"oom-1": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +66,10 @@ def test_there_is_enough_of_everything(
 ) -> None:
     kinds = Counter(record.kind for record in records)
     types = Counter(record.spec.get("type") for record in records)
-    assert len(records) >= 330
+    assert len(records) >= 480
     assert kinds["ActionTrace"] >= 60
     assert min(types[name] for name in ("Remediation", "AIAnalysis", "Workflow", "Execution")) >= 10
     assert len({record.namespace for record in records}) >= 12
-    assert len(questions) >= 70
     assert max(len(question.relevant) for question in questions) <= 16
     assert sum(len(question.relevant) == 1 for question in questions) >= 10
 
@@ -103,16 +111,56 @@ def test_every_question_has_an_answer(questions: tuple[Question, ...]) -> None:
     assert {grade for question in questions for grade in question.relevant.values()} == {HELPFUL, ANSWERS}
 
 
-def test_many_questions_share_no_word_with_their_answers(
+def test_each_part_has_enough_of_each_class(questions: tuple[Question, ...]) -> None:
+    parts = Counter(question.part for question in questions)
+    second = Counter(question.question_class for question in questions if question.part is Part.SECOND)
+    assert parts[Part.FIRST] == 128
+    assert parts[Part.SECOND] >= 160
+    assert {name: second[name] for name in QuestionClass if second[name] < 12} == {}
+
+
+def test_a_paraphrase_shares_no_word_with_its_records(
     records: tuple[LabelledRecord, ...], questions: tuple[Question, ...]
 ) -> None:
-    words = {record.id: _words(reading_named(record.kind).text(record.spec).text) for record in records}
-    paraphrases = [
-        question.id
+    words = {record.id: _words(" ".join(_values(record.spec))) for record in records}
+    shared = {
+        question.id: common
         for question in questions
-        if not _words(question.text) & set().union(*(words[record] for record in question.relevant))
-    ]
-    assert len(paraphrases) >= 20
+        if question.question_class is QuestionClass.PARAPHRASE
+        and (common := _words(question.text) & set().union(*(words[record] for record in question.relevant)))
+    }
+    assert shared == {}
+
+
+def test_no_label_has_a_word_that_the_question_leaves_out(
+    records: tuple[LabelledRecord, ...], questions: tuple[Question, ...]
+) -> None:
+    texts = {record.id: json.dumps(record.spec, ensure_ascii=False).lower() for record in records}
+    excluded = {question.id: re.findall(r"(?<!\S)-(\w+)", question.text.lower()) for question in questions}
+    assert sum(map(bool, excluded.values())) >= 8
+    for question in questions:
+        for word in excluded[question.id]:
+            assert any(word in text for text in texts.values()), question.id
+            assert not [record for record in question.relevant if word in texts[record]], question.id
+
+
+def test_a_typo_is_in_no_record(records: tuple[LabelledRecord, ...], questions: tuple[Question, ...]) -> None:
+    known = set().union(*(_words(" ".join(_values(record.spec))) for record in records))
+    typos = [question for question in questions if question.question_class is QuestionClass.TYPO]
+    assert [question.id for question in typos if _words(question.text) <= known] == []
+
+
+def test_a_question_about_a_field_is_not_answered_by_the_texts(
+    records: tuple[LabelledRecord, ...], questions: tuple[Question, ...]
+) -> None:
+    """Some word of the question is in an answer, but not in its message, error, reasoning or notes."""
+    by_id = {record.id: record for record in records}
+    for question in questions:
+        if question.question_class is QuestionClass.FIELD:
+            answers = [by_id[record] for record, grade in question.relevant.items() if grade == ANSWERS]
+            for answer in answers:
+                everything = _words(" ".join(_values(answer.spec)))
+                assert _words(question.text) & (everything - _words(_prose(answer))), question.id
 
 
 def test_some_questions_have_a_token_that_few_records_have(
@@ -128,6 +176,33 @@ def test_some_questions_have_a_token_that_few_records_have(
         and set(found) <= set(question.relevant)
     ]
     assert len(set(rare)) >= 8
+
+
+# Keys of the model under which the keys are the writer's own, and so are words of the record.
+_FREE = frozenset(("details", "parameters", "labels", "annotations", "stateBefore", "stateAfter", "criteria"))
+
+
+def _values(value: Any, *, free: bool = False) -> Iterator[str]:
+    """Yield everything that the writer of a spec chose: all values, and the keys where they are free."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == "aiAnalysis":  # the provider and the model were drawn at random
+                continue
+            if free:
+                yield key
+            yield from _values(item, free=free or key in _FREE)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _values(item, free=free)
+    else:
+        yield str(value)
+
+
+def _prose(record: LabelledRecord) -> str:
+    spec = record.spec
+    texts = [spec.get("message"), spec.get("errorMessage"), spec.get("model", {}).get("reasoning")]
+    texts += [spec.get("execution", {}).get("error"), spec.get("effectiveness", {}).get("notes")]
+    return " ".join(filter(None, texts))
 
 
 def _words(text: str) -> set[str]:
@@ -169,6 +244,9 @@ def test_a_record_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         ({"relevant": {"oom-1": 0}}, "must be 1 or 2"),
         ({"relevant": {"oom-1": True}}, "must be 1 or 2"),
         ({"text": ""}, "text must be a str"),
+        ({"part": "third"}, "part must be one of first, second"),
+        ({"class": "guess"}, "class must be one of keyword, identifier"),
+        ({"class": ""}, "class must be a str"),
         ({"id": "first"}, "first occurs twice"),
         ({"text": " FIRST"}, "occurs twice"),
     ],

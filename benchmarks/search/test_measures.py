@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.search.measures import ndcg_at, recall_at
+from benchmarks.search.measures import graded_recall_at, interval_of_mean, ndcg_at, recall_at
 
 Measure = Callable[[int, Sequence[str], Mapping[str, int]], float]
 
 LABELS = {"a": 2, "b": 1, "c": 1}
 
-either = pytest.mark.parametrize("measure", [ndcg_at, recall_at])
+each = pytest.mark.parametrize("measure", [ndcg_at, recall_at, graded_recall_at])
+scores = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
 
 def test_the_ideal_order_is_worth_one() -> None:
@@ -44,13 +45,71 @@ def test_recall_by_hand() -> None:
     assert recall_at(2, ["a", "b"], LABELS) == pytest.approx(2 / 3)
 
 
-@either
+def test_graded_recall_by_hand() -> None:
+    # The grades 2, 1, 1 are 4 in all.
+    assert graded_recall_at(10, ["x", "b", "y", "a"], LABELS) == 3 / 4
+    assert graded_recall_at(3, ["x", "b", "y", "a"], LABELS) == 1 / 4
+    assert graded_recall_at(10, ["c", "a", "b"], LABELS) == 1
+    assert graded_recall_at(1, ["a"], LABELS) == 2 / 4
+
+
+@given(
+    ranking=st.lists(st.sampled_from("abcdefgh"), unique=True),
+    labelled=st.sets(st.sampled_from("abcdefgh"), min_size=1),
+    grade=st.integers(1, 2),
+    k=st.integers(1, 10),
+)
+def test_with_equal_grades_both_recalls_are_the_same(
+    ranking: list[str], labelled: set[str], grade: int, k: int
+) -> None:
+    labels = dict.fromkeys(labelled, grade)
+    assert graded_recall_at(k, ranking, labels) == pytest.approx(recall_at(k, ranking, labels))
+
+
+def test_interval_by_hand() -> None:
+    # Of 0 and 1, two draws have the mean 0, 0.5 or 1, with the chances 1/4, 1/2, 1/4.
+    assert interval_of_mean([0, 1]) == (0, 1)
+    assert interval_of_mean([0, 1], confidence=0.4) == (0.5, 0.5)
+    # Ten draws of one 1 and nine 0 are binomial. The chance of no 1 is 0.349; of up to two 0.930, of up to
+    # three 0.987.
+    assert interval_of_mean([1] + [0] * 9) == pytest.approx((0, 0.3))
+
+
+def test_interval_of_many_values_is_near_that_of_the_normal_distribution() -> None:
+    # 0 to 99: the mean is 49.5, and its standard error sqrt((100**2 - 1) / 12) / sqrt(100) = 2.8866.
+    low, high = interval_of_mean(range(100))
+    assert low == pytest.approx(49.5 - 1.96 * 2.8866, abs=0.3)
+    assert high == pytest.approx(49.5 + 1.96 * 2.8866, abs=0.3)
+
+
+@given(values=scores)
+def test_interval_is_within_the_values_and_repeatable(values: list[float]) -> None:
+    low, high = interval_of_mean(values)
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+    assert interval_of_mean(values) == (low, high)
+
+
+@given(values=scores)
+def test_more_confidence_makes_a_wider_interval(values: list[float]) -> None:
+    narrow, wide = interval_of_mean(values, 0.8), interval_of_mean(values, 0.99)
+    assert wide.low <= narrow.low <= narrow.high <= wide.high
+
+
+def test_an_interval_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one value"):
+        interval_of_mean([])
+    for confidence in (0, 1, 95):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            interval_of_mean([0.5], confidence)
+
+
+@each
 def test_nothing_found_is_worth_nothing(measure: Measure) -> None:
     assert measure(10, [], LABELS) == 0
     assert measure(10, ["x", "y"], LABELS) == 0
 
 
-@either
+@each
 def test_input_that_cannot_be_measured_is_refused(measure: Measure) -> None:
     for k, ranking, labels in (
         (0, ["a"], LABELS),
@@ -62,7 +121,7 @@ def test_input_that_cannot_be_measured_is_refused(measure: Measure) -> None:
             measure(k, ranking, labels)
 
 
-@either
+@each
 @given(
     ranking=st.lists(st.sampled_from("abcdefgh"), unique=True),
     labels=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 2), min_size=1),
