@@ -37,18 +37,6 @@ def ndcg_at(k: int, ranking: Sequence[str], relevant: Mapping[str, int]) -> floa
     return _gain(relevant.get(found, 0) for found in ranking[:k]) / _gain(ideal)
 
 
-def recall_at(k: int, ranking: Sequence[str], relevant: Mapping[str, int]) -> float:
-    """Return the share of the relevant ids, whatever their grade, that is among the first `k` results.
-
-    With more than `k` relevant ids it can't reach 1 (Manning, Raghavan and Schütze, "Introduction to
-    Information Retrieval", 2008, section 8.4).
-
-    Raises ValueError for a `k` below 1, an id that is ranked twice, and labels that are empty or below 1.
-    """
-    _check(k, ranking, relevant)
-    return len(relevant.keys() & set(ranking[:k])) / len(relevant)
-
-
 def graded_recall_at(k: int, ranking: Sequence[str], relevant: Mapping[str, int]) -> float:
     """Return the share of the grades that is among the first `k` results: an id of grade 2 counts as two of
     grade 1.

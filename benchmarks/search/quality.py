@@ -1,0 +1,112 @@
+"""What the measures of single questions say about a search: means with intervals, for each part and class."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.search.dataset import Part, Question, QuestionClass
+from benchmarks.search.measures import Interval, interval_of_mean
+from datastorage.query.filters import SearchMode
+
+ALL: Final = "all"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The measures of one question, asked in one way with one model."""
+
+    model: str
+    mode: SearchMode
+    question: Question
+    ndcg: float
+    recall: float
+    """Graded: a record that answers counts twice as much as one that helps."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One way of searching with one model: means over the questions of a part, or of a class of it."""
+
+    model: str
+    mode: str
+    part: str
+    question_class: str
+    questions: int
+    ndcg: float
+    ndcg_interval: Interval
+    """The choice of questions alone would move the mean within it, in 95 of 100 cases."""
+    recall: float
+    median_ms: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The questions of a part, or of a class of it."""
+
+    part: Part
+    question_class: QuestionClass | None = None
+
+    def __contains__(self, question: Question) -> bool:
+        same_class = self.question_class in {None, question.question_class}
+        return question.part is self.part and same_class
+
+    def __str__(self) -> str:
+        return f"{self.part}, {self.question_class or ALL}"
+
+
+def groups_of(asked: Sequence[Asked]) -> list[Group]:
+    """Return each part, followed by those of its classes that have questions."""
+    questions = [each.question for each in asked]
+    every = [Group(part, which) for part in Part for which in (None, *QuestionClass)]
+    return [group for group in every if any(question in group for question in questions)]
+
+
+def qualities_of(asked: Sequence[Asked]) -> list[Quality]:
+    """Return the means of each model, mode and group."""
+    return [
+        _quality(group, [each for each in asked if (each.model, each.mode) == way and each.question in group])
+        for way in dict.fromkeys((each.model, each.mode) for each in asked)
+        for group in groups_of(asked)
+    ]
+
+
+def _quality(group: Group, asked: Sequence[Asked]) -> Quality:
+    ndcgs = [each.ndcg for each in asked]
+    low, high = interval_of_mean(ndcgs)
+    return Quality(
+        model=asked[0].model,
+        mode=asked[0].mode.value,
+        part=group.part.value,
+        question_class=group.question_class or ALL,
+        questions=len(asked),
+        ndcg=round(statistics.mean(ndcgs), 3),
+        ndcg_interval=Interval(round(low, 3), round(high, 3)),
+        recall=round(statistics.mean(each.recall for each in asked), 3),
+        median_ms=round(1000 * statistics.median(each.seconds for each in asked), 1),
+    )
+
+
+def where_hybrid_is_worse(asked: Sequence[Asked]) -> Iterator[str]:
+    """Yield a line for each model and group in which hybrid is worse than meaning or words alone.
+
+    The questions are compared one by one. Hybrid is worse if the whole interval of the mean difference is
+    below zero: the choice of questions does not explain it.
+    """
+    for model in dict.fromkeys(each.model for each in asked):
+        for group in groups_of(asked):
+            by_mode = {
+                mode: {
+                    each.question.id: each.ndcg
+                    for each in asked
+                    if (each.model, each.mode) == (model, mode) and each.question in group
+                }
+                for mode in SearchMode
+            }
+            hybrid = by_mode.pop(SearchMode.HYBRID)
+            for mode, alone in by_mode.items():
+                low, high = interval_of_mean([hybrid[question] - alone[question] for question in hybrid])
+                if high < 0:
+                    by = f"{-high:.3f} to {-low:.3f}"
+                    yield f"{model}: hybrid is worse than {mode} alone ({group}): by {by}"

@@ -1,0 +1,46 @@
+"""The figures of a search, and when hybrid counts as worse than one of its parts."""
+
+from benchmarks.search.dataset import Part, Question, QuestionClass
+from benchmarks.search.quality import ALL, Asked, qualities_of, where_hybrid_is_worse
+from datastorage.query.filters import SearchMode
+
+
+def asked(mode: SearchMode, number: int, ndcg: float, which: QuestionClass) -> Asked:
+    question = Question(f"q{number}", Part.SECOND, which, f"question {number}", {"a": 2})
+    return Asked("a-model", mode, question, ndcg, ndcg / 2, 0.001 * number)
+
+
+def all_modes(hybrid: float, text: float, which: QuestionClass, start: int = 0) -> list[Asked]:
+    ndcgs = {SearchMode.HYBRID: hybrid, SearchMode.TEXT: text, SearchMode.VECTOR: 0.0}
+    return [
+        asked(mode, number, ndcg, which)
+        for mode, ndcg in ndcgs.items()
+        for number in range(start, start + 12)
+    ]
+
+
+def test_means_are_those_of_a_part_and_of_each_class() -> None:
+    words = all_modes(0.8, 0.5, QuestionClass.KEYWORD)
+    codes = all_modes(0.4, 0.5, QuestionClass.IDENTIFIER, start=12)
+    hybrid = [each for each in qualities_of(words + codes) if each.mode == "hybrid"]
+    assert [(each.question_class, each.questions, each.ndcg, each.recall) for each in hybrid] == [
+        (ALL, 24, 0.6, 0.3),
+        ("keyword", 12, 0.8, 0.4),
+        ("identifier", 12, 0.4, 0.2),
+    ]
+    assert hybrid[1].ndcg_interval == (0.8, 0.8)
+    assert hybrid[1].median_ms == 5.5
+
+
+def test_hybrid_is_worse_only_where_the_choice_of_questions_does_not_explain_it() -> None:
+    clear = all_modes(0.4, 0.5, QuestionClass.IDENTIFIER)
+    assert [line.partition(":")[2].partition(":")[0] for line in where_hybrid_is_worse(clear)] == [
+        " hybrid is worse than text alone (second, all)",
+        " hybrid is worse than text alone (second, identifier)",
+    ]
+    once_much_better = [
+        *all_modes(0.4, 0.45, QuestionClass.IDENTIFIER),
+        asked(SearchMode.HYBRID, 50, 1.0, QuestionClass.IDENTIFIER),
+        *(asked(mode, 50, 0.0, QuestionClass.IDENTIFIER) for mode in (SearchMode.TEXT, SearchMode.VECTOR)),
+    ]
+    assert list(where_hybrid_is_worse(once_much_better)) == []
