@@ -66,6 +66,16 @@ class Item:
     taken_in: TakenIn | None
 
 
+_OPENED = """
+import asyncio
+from datastorage.logs import configure_logging
+from datastorage.tracing import NO_TRACES, open_traces
+async def opened():
+    async with open_traces() as traces:
+        print(traces is NO_TRACES)
+configure_logging("INFO", "json")
+asyncio.run(opened())
+"""
 class Made:
     """Traces whose spans stay in memory."""
 
@@ -164,6 +174,18 @@ def test_the_trace_of_a_uid_is_the_begin_of_its_hash() -> None:
 
 
 @pytest.mark.parametrize("make", [uuid.uuid4, uuid.uuid1], ids=["random", "of the time"])
+@pytest.mark.parametrize("name", ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"])
+def test_a_variable_that_the_library_refuses_makes_no_traces(name: str) -> None:
+    """Of these two, it reads one as it is loaded, and the other as traces are made."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OPENED], capture_output=True, text=True, check=True, timeout=120,
+        env=as_in_image({"PATH": "/usr/bin:/bin", **COLLECTOR, name: "in-secret"}),
+    )  # fmt: skip
+    assert done.stdout == "True\n"
+    assert "Starting without traces: the OTEL_ variables can't be used (ValueError)" in done.stderr
+    assert "in-secret" not in done.stderr
+
+
 def test_a_sampler_by_ratio_records_its_share_of_uids(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
