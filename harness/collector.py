@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -41,6 +42,12 @@ class Collector:
         """Its answer to each request."""
         self.hangs = False
         """Whether it takes requests and never answers them."""
+        self.refused = 0
+        """How many spans it says it refuses of each request; it takes them all the same."""
+        self.is_endless = False
+        """Whether its answers go on and on, after a good beginning."""
+        self.endless_bytes = 0
+        """How many bytes of endless answers were taken from it."""
         self.requests = 0
         self.headers: list[Mapping[str, str]] = []
         self.raw: list[bytes] = []
@@ -101,8 +108,17 @@ class Collector:
             with self._lock:
                 self.raw.append(body)
                 self._spans += taken
-        answer = ExportTraceServiceResponse().SerializeToString()
+        message = ExportTraceServiceResponse()
+        message.partial_success.rejected_spans = self.refused
+        answer = message.SerializeToString()
         request.send_response(self.status)
+        if self.is_endless:
+            request.end_headers()
+            with suppress(OSError):  # the other side has had enough
+                while not self._ended.is_set():
+                    request.wfile.write(bytes(64 * 1024))
+                    self.endless_bytes += 64 * 1024
+            return
         request.send_header("Content-Type", "application/x-protobuf")
         request.send_header("Content-Length", str(len(answer)))
         request.end_headers()

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,15 @@ from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
 from datastorage.resources.reading.registry import correlation_id_of
-from datastorage.tracing import NO_TRACES, RequestTrace, Step, TakenIn, Traces, open_traces
-from datastorage.tracing.exporting import Collector as CollectorState
+from datastorage.tracing import (
+    NO_TRACES,
+    RequestTrace,
+    Step,
+    TakenIn,
+    Traces,
+    exporting,
+    open_traces,
+)
 from datastorage.tracing.identity import first_span_of, trace_id_of
 from datastorage.tracing.sdk import SdkTraces
 from harness.absent import as_in_image
@@ -58,14 +66,6 @@ print(*sorted(after - before))
 print(*sorted(sys.modules.keys() & {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}))
 print(*sorted(sys.modules.keys() & {"requests", "datastorage.tracing.sdk", "datastorage.tracing.exporting"}))
 """
-
-
-@dataclass(frozen=True)
-class Item:
-    record: Record
-    taken_in: TakenIn | None
-
-
 _OPENED = """
 import asyncio
 from datastorage.logs import configure_logging
@@ -76,12 +76,20 @@ async def opened():
 configure_logging("INFO", "json")
 asyncio.run(opened())
 """
+
+
+@dataclass(frozen=True)
+class Item:
+    record: Record
+    taken_in: TakenIn | None
+
+
 class Made:
     """Traces whose spans stay in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
-        self.traces = SdkTraces(SimpleSpanProcessor(self._exporter), Resource({}), CollectorState())
+        self.traces = SdkTraces(SimpleSpanProcessor(self._exporter), Resource({}), exporting.Collector())
 
     @property
     def spans(self) -> Sequence[ReadableSpan]:
@@ -166,14 +174,6 @@ async def test_these_environments_make_no_traces(environment: dict[str, str]) ->
         assert traces is NO_TRACES
 
 
-def test_the_trace_of_a_uid_is_the_begin_of_its_hash() -> None:
-    uid = "4f0fd0b0-a4c7-46a5-b1c2-d3e4f5061728"
-    assert f"{trace_id_of(uid):032x}" == hashlib.sha256(uid.encode()).hexdigest()[:32]
-    assert first_span_of(uid, 1).trace_id == first_span_of(uid, 2).trace_id == trace_id_of(uid)
-    assert first_span_of(uid, 1).span_id != first_span_of(uid, 2).span_id
-
-
-@pytest.mark.parametrize("make", [uuid.uuid4, uuid.uuid1], ids=["random", "of the time"])
 @pytest.mark.parametrize("name", ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"])
 def test_a_variable_that_the_library_refuses_makes_no_traces(name: str) -> None:
     """Of these two, it reads one as it is loaded, and the other as traces are made."""
@@ -186,6 +186,14 @@ def test_a_variable_that_the_library_refuses_makes_no_traces(name: str) -> None:
     assert "in-secret" not in done.stderr
 
 
+def test_the_trace_of_a_uid_is_the_begin_of_its_hash() -> None:
+    uid = "4f0fd0b0-a4c7-46a5-b1c2-d3e4f5061728"
+    assert f"{trace_id_of(uid):032x}" == hashlib.sha256(uid.encode()).hexdigest()[:32]
+    assert first_span_of(uid, 1).trace_id == first_span_of(uid, 2).trace_id == trace_id_of(uid)
+    assert first_span_of(uid, 1).span_id != first_span_of(uid, 2).span_id
+
+
+@pytest.mark.parametrize("make", [uuid.uuid4, uuid.uuid1], ids=["random", "of the time"])
 def test_a_sampler_by_ratio_records_its_share_of_uids(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
@@ -316,7 +324,7 @@ class _Broken(SpanProcessor):
 
 
 async def test_spans_that_can_not_be_made_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    traces = SdkTraces(_Broken(), Resource({}), CollectorState())
+    traces = SdkTraces(_Broken(), Resource({}), exporting.Collector())
     item = Item(record(), traces.taken_in())
     await commit(traces, [item], [row()])
     traces.rejected(item)
@@ -358,18 +366,78 @@ async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Collec
             yield collector, traces
 
 
+def make_span(traces: Traces) -> None:
+    with traces.step(Step.STATUS, "uid", 1, dict):
+        pass
+
+
+def spans_that_are(outcome: metrics.SpanOutcome) -> float:
+    found = metrics.REGISTRY.get_sample_value("datastorage_trace_spans_total", {"outcome": outcome})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "refused", "problem"),
+    [
+        (302, 0, "the collector answers with 302"),
+        (200, 9_000_000_000, "the collector refuses the spans"),
+    ],
+)
+async def test_spans_that_the_collector_did_not_take_count_as_failed(
+    sending: tuple[Collector, Traces], status: int, refused: int, problem: str
+) -> None:
+    collector, traces = sending
+    collector.status, collector.refused = status, refused
+    sent, failed = (
+        spans_that_are(outcome) for outcome in (metrics.SpanOutcome.SENT, metrics.SpanOutcome.FAILED)
+    )
+    make_span(traces)
+
+    async def shown() -> bool:
+        return await traces.problem() == problem
+
+    await until(shown, seconds=20, what="the problem is shown")
+    assert spans_that_are(metrics.SpanOutcome.SENT) == sent
+    assert spans_that_are(metrics.SpanOutcome.FAILED) == failed + 1
+
+
+async def test_an_endless_answer_is_not_read(sending: tuple[Collector, Traces]) -> None:
+    collector, traces = sending
+    collector.is_endless = True
+
+    async def asked() -> bool:
+        make_span(traces)
+        return collector.requests >= 3
+
+    await until(asked, seconds=20, what="the exporter goes on")
+    assert collector.endless_bytes < 3 * 16 * 1024 * 1024, "no more than what sockets hold"
+
+
+def test_a_close_that_ends_after_the_loop_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    ended = threading.Event()
+
+    class Slow:
+        def shutdown(self) -> None:
+            ended.wait()
+
+    asyncio.run(exporting.close(cast("Any", Slow()), exporting.Pace(close_seconds=0.01)))
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
+    ended.set()
+    thread.join(timeout=20)
+    assert not raised
+
+
 async def test_a_refusing_collector_is_logged_once_and_shown(
     sending: tuple[Collector, Traces], caplog: pytest.LogCaptureFixture
 ) -> None:
     collector, traces = sending
     collector.status = 401
 
-    def step() -> None:
-        with traces.step(Step.STATUS, "uid", 1, dict):
-            pass
-
     async def asked(times: int) -> bool:
-        step()
+        make_span(traces)
         return collector.requests >= times
 
     caplog.set_level(logging.INFO)
@@ -378,7 +446,7 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
     collector.status = 200
 
     async def works() -> bool:
-        step()
+        make_span(traces)
         return await traces.problem() is None
 
     await until(works, seconds=20, what="an export has succeeded")
