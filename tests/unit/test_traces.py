@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -17,10 +17,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError
+from datastorage.logs import traces_named
 from datastorage.pipeline.measuring import measured
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
@@ -318,28 +320,53 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
     assert all("secret" not in span.to_json() for span in made.spans)
 
 
-class _Broken(SpanProcessor):
+class _BrokenStart(SpanProcessor):
     def on_start(self, *_: Any, **__: Any) -> None:
         raise OSError("no disk for spans")
 
 
-async def test_spans_that_can_not_be_made_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    traces = SdkTraces(_Broken(), Resource({}), exporting.Collector())
+class _BrokenEnd(SpanProcessor):
+    def on_end(self, *_: Any) -> None:
+        raise OSError("no disk for spans")
+
+
+class _BrokenSampler(Sampler):
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        raise OSError("no disk for rules")
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+@pytest.mark.parametrize("broken", [_BrokenStart, _BrokenEnd, _BrokenSampler])
+async def test_spans_that_can_not_be_made_change_nothing(
+    broken: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = broken()
+    if isinstance(fault, Sampler):
+        monkeypatch.setattr("opentelemetry.sdk.trace.sampling._get_from_env_or_default", lambda: fault)
+    processor = fault if isinstance(fault, SpanProcessor) else SpanProcessor()
+    traces = SdkTraces(processor, Resource({}), exporting.Collector())
     item = Item(record(), traces.taken_in())
     await commit(traces, [item], [row()])
     traces.rejected(item)
     traces.vector_settled("uid", 1, WriteState.WRITTEN, traces.now_ns())
-    request = request_of(traces)
-    traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
+    request = traces.request(*CALLER, is_sampled=True)
+    if request is not None:
+        traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
+    with traces.step(Step.STATUS, "uid", 1, dict):
+        pass
     with pytest.raises(ValueError, match="mine"), traces.step(Step.STATUS, "uid", 1, dict):
         raise ValueError("mine")
+    with traces_named(traces.trace_id):
+        logging.getLogger("datastorage").warning("about an object", extra={"object_uid": "uid"})
 
     async def refuse(_: Sequence[Record]) -> list[StoredRecord]:
         raise WorkRefusedError("its own error")
 
     with pytest.raises(WorkRefusedError):
         await measured(refuse, [item.record], traces.commit([item]))
-    assert [each.levelname for each in caplog.records] == ["ERROR"], "logged once"
+    assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"], "logged once"
 
 
 async def test_samples_of_histograms_name_their_trace(made: Made) -> None:
