@@ -23,7 +23,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError
 from datastorage.logs import traces_named
-from datastorage.pipeline.measuring import measured
+from datastorage.pipeline.measuring import Attempts
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
@@ -149,7 +149,7 @@ async def commit(traces: Traces, items: Sequence[Item], rows: Sequence[StoredRec
             pass
         return list(rows)
 
-    await measured(store, [item.record for item in items], traces.commit(items))
+    await Attempts(store, [item.record for item in items], traces.commit(items))()
 
 
 def test_without_a_collector_nothing_of_it_is_loaded() -> None:
@@ -306,7 +306,7 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
 
     items = [Item(record(), traces.taken_in())]
     with pytest.raises(WorkRefusedError):
-        await measured(refuse, [items[0].record], traces.commit(items))
+        await Attempts(refuse, [items[0].record], traces.commit(items))()
     with pytest.raises(ValueError, match="secret"), traces.step(Step.STATUS, "uid", 1, dict):
         raise ValueError(secret)
     traces.rejected(items[0])
@@ -365,7 +365,7 @@ async def test_spans_that_can_not_be_made_change_nothing(
         raise WorkRefusedError("its own error")
 
     with pytest.raises(WorkRefusedError):
-        await measured(refuse, [item.record], traces.commit([item]))
+        await Attempts(refuse, [item.record], traces.commit([item]))()
     assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"], "logged once"
 
 
