@@ -484,6 +484,33 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
     assert cast("Any", caplog.records[0]).error == "the collector answers with 401"
 
 
+def test_a_collector_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    collector = exporting.Collector()
+    for _ in range(100):
+        collector.note("the collector answers with 503")
+        collector.note(None)
+    assert len(caplog.records) == 2
+    caplog.clear()
+    collector = exporting.Collector(exporting.LogPace(seconds=0))
+    for problem in ("away", "away", None, None, "away"):
+        collector.note(problem)
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
+async def test_a_sampler_that_does_not_exist_is_named_in_the_log(
+    sending: tuple[Collector, Traces], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All traces are recorded then, which is the most that they can cost."""
+    assert sending
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratoi")
+    async with open_traces():
+        pass
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "Couldn't recognize sampler parentbased_traceidratoi."
+    ]
+
+
 async def test_the_log_names_the_trace_of_an_object(
     sending: tuple[Collector, Traces], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ repeat themselves at each failure and quote settings that may hold a secret.
 
 import asyncio
 import logging
+import math
 import socket
 import threading
 import time
@@ -38,6 +39,8 @@ _SERVICE: Final = "kubernaut-datastorage"
 # A request of the exporter goes through these.
 _LIBRARIES: Final = ("opentelemetry", "urllib3", "requests")
 _NEVER: Final = logging.CRITICAL + 1
+# It warns once, as it is made, if OTEL_TRACES_SAMPLER can't be used and all traces are recorded in its place.
+_SAMPLER: Final = "opentelemetry.sdk.trace.sampling"
 _REDIRECTION: Final = 300
 # An answer of a collector has some bytes, or a sentence about the spans that it refuses.
 _MOST_BYTES: Final = 64 * 1024
@@ -53,11 +56,22 @@ class Pace:
     """For the last spans. A collector that works takes some milliseconds."""
 
 
+@dataclass(frozen=True)
+class LogPace:
+    """How often the log says that the collector takes no spans."""
+
+    seconds: float = 60.0
+    """Between two such lines, at least. A collector may take every second export, of several in a second."""
+
+
 class Collector:
     """The collector, as far as the exports show its state."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: LogPace = LogPace()) -> None:
+        self._pace = pace
         self._problem: str | None = None
+        self._logged_at = -math.inf
+        self._is_logged = False
 
     async def problem(self) -> str | None:
         """Return why the last export has failed, or None."""
@@ -65,11 +79,17 @@ class Collector:
 
     def note(self, problem: str | None) -> None:
         """Note how an export has ended; log the change of it, and nothing else."""
-        known, self._problem = self._problem, problem
-        if problem is not None and known is None:
+        self._problem = problem
+        if (problem is not None) == self._is_logged:
+            return
+        if problem is not None:
+            if time.monotonic() - self._logged_at < self._pace.seconds:
+                return
+            self._logged_at = time.monotonic()
             _log.warning("Traces can't be sent; until they can, spans are dropped", extra={"error": problem})
-        elif problem is None and known is not None:
+        else:
             _log.info("Traces are sent again")
+        self._is_logged = problem is not None
 
 
 class WatchedExporter(SpanExporter):
@@ -184,6 +204,7 @@ def build_processor(collector: Collector) -> BatchSpanProcessor:
     """Return what takes spans and sends them. Raises ValueError for a variable that the SDK can't use."""
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(_NEVER)
+    logging.getLogger(_SAMPLER).setLevel(logging.WARNING)
     answers = Answers()
     return CountedProcessor(WatchedExporter(OTLPSpanExporter(session=answers), collector, answers))
 
