@@ -1,5 +1,6 @@
 """A collector of OpenTelemetry that keeps what programs send over OTLP/HTTP, and can be made to misbehave."""
 
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -37,7 +38,8 @@ class Sent:
 class Collector:
     """Listens on a port of this machine, from its own threads, in a ``with`` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.status = 200
         """Its answer to each request."""
         self.hangs = False
@@ -64,6 +66,8 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -82,7 +86,7 @@ class Collector:
     @property
     def url(self) -> str:
         """The value of OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     @property
     def spans(self) -> list[Sent]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -45,6 +47,7 @@ from harness.absent import as_in_image
 from harness.collector import Collector
 from harness.objects import audit_record
 from harness.polling import until
+from harness.servingcertificates import Authority
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN)
@@ -492,10 +495,49 @@ def test_a_collector_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.Lo
         collector.note(None)
     assert len(caplog.records) == 2
     caplog.clear()
-    collector = exporting.Collector(exporting.LogPace(seconds=0))
+    collector = exporting.Collector(exporting.Patience(log_seconds=0))
     for problem in ("away", "away", None, None, "away"):
         collector.note(problem)
     assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
+async def test_an_export_that_does_not_end_is_shown() -> None:
+    collector = exporting.Collector(exporting.Patience(export_seconds=-1))
+    assert await collector.problem() is None
+    collector.begin()
+    assert await collector.problem() == "the collector leaves an export without an end"
+    collector.note(None)
+    assert await collector.problem() is None
+
+
+async def test_the_authority_of_the_collector_goes_before_that_of_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority, tls = Authority(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.server("127.0.0.1").write(tmp_path, "collector"))
+    for name, pem in (("ours", authority.pem), ("others", Authority("others").pem)):
+        (tmp_path / name).write_bytes(pem)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "others"))
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with Collector(tls) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        async with open_traces() as traces:
+            make_span(traces)
+
+            async def refused() -> bool:
+                return "certificate verify failed" in (await traces.problem() or "")
+
+            await until(refused, seconds=20, what="the certificate is refused")
+        assert not collector.spans
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ours"))
+        async with open_traces() as traces:
+            make_span(traces)
+
+            async def taken() -> bool:
+                return len(collector.spans) == 1
+
+            await until(taken, seconds=20, what="the span is taken")
 
 
 async def test_a_sampler_that_does_not_exist_is_named_in_the_log(

@@ -57,33 +57,45 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class LogPace:
-    """How often the log says that the collector takes no spans."""
+class Patience:
+    """How long it takes until the state of the collector is told."""
 
-    seconds: float = 60.0
-    """Between two such lines, at least. A collector may take every second export, of several in a second."""
+    log_seconds: float = 60.0
+    """Between two lines of the log that it takes no spans, at least. It may take every second export, of
+    several in a second."""
+    export_seconds: float = 60.0
+    """For one export, which takes milliseconds. An answer that never ends may come in pieces, and then no
+    time-out ends it."""
 
 
 class Collector:
     """The collector, as far as the exports show its state."""
 
-    def __init__(self, pace: LogPace = LogPace()) -> None:
-        self._pace = pace
+    def __init__(self, patience: Patience = Patience()) -> None:
+        self._patience = patience
         self._problem: str | None = None
+        self._exporting_since: float | None = None
         self._logged_at = -math.inf
         self._is_logged = False
 
     async def problem(self) -> str | None:
-        """Return why the last export has failed, or None."""
+        """Return why the last export has failed, or does not end, or None."""
+        since = self._exporting_since
+        if since is not None and time.monotonic() - since > self._patience.export_seconds:
+            return "the collector leaves an export without an end"
         return self._problem
+
+    def begin(self) -> None:
+        """Note that an export begins."""
+        self._exporting_since = time.monotonic()
 
     def note(self, problem: str | None) -> None:
         """Note how an export has ended; log the change of it, and nothing else."""
-        self._problem = problem
+        self._exporting_since, self._problem = None, problem
         if (problem is not None) == self._is_logged:
             return
         if problem is not None:
-            if time.monotonic() - self._logged_at < self._pace.seconds:
+            if time.monotonic() - self._logged_at < self._patience.log_seconds:
                 return
             self._logged_at = time.monotonic()
             _log.warning("Traces can't be sent; until they can, spans are dropped", extra={"error": problem})
@@ -104,6 +116,7 @@ class WatchedExporter(SpanExporter):
         """Send spans; called in the thread of the processor."""
         answers = self._answers
         answers.forget()
+        self._collector.begin()
         result = self._exporter.export(spans)
         if not answers.is_success:
             # The exporter counts a redirection, which it does not follow, as a success.
@@ -155,8 +168,10 @@ class Answers(requests.Session):
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Make a request, and read what is needed of its answer. The answer itself has no content."""
         self.forget()
+        # For the library, REQUESTS_CA_BUNDLE goes before the authority that is named for the collector.
+        options = kwargs if self.verify is True else {**kwargs, "verify": self.verify}
         try:
-            answer = super().request(*args, **{**kwargs, "stream": True})
+            answer = super().request(*args, **{**options, "stream": True})
         except Exception as error:
             # Not in the words of the library, which quote the URL or a header.
             is_late = isinstance(error, requests.Timeout)
