@@ -27,7 +27,7 @@ from benchmarks.cpu import Disturbance
 from benchmarks.records import audit_record
 from datastorage import metrics
 from datastorage.pipeline.clusterobject import ObjectRef, ref_of
-from datastorage.pipeline.measuring import measured
+from datastorage.pipeline.measuring import Attempts
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
@@ -75,7 +75,7 @@ async def _bare_round(objects: Sequence[tuple[Record, ObjectRef]]) -> float:
     started = time.process_time()
     for first in range(0, len(objects), _BATCH):
         batch = [_Item(*each, None) for each in objects[first : first + _BATCH]]
-        await measured(store, [item.record for item in batch])
+        await Attempts(store, [item.record for item in batch])()
         await asyncio.sleep(0)
     return (time.process_time() - started) / len(objects) * 1e6
 
@@ -90,7 +90,7 @@ async def _round(traces: Traces, objects: Sequence[tuple[Record, ObjectRef]]) ->
     started = time.process_time()
     for first in range(0, len(objects), _BATCH):
         batch = [_Item(*each, traces.taken_in()) for each in objects[first : first + _BATCH]]
-        await measured(store, [item.record for item in batch], traces.commit(batch))
+        await Attempts(store, [item.record for item in batch], traces.commit(batch))()
         for item in batch:
             for step in Step:
                 with traces.step(step, item.ref.uid, 1, item.ref.as_log_fields):

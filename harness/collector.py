@@ -1,7 +1,9 @@
 """A collector of OpenTelemetry that keeps what programs send over OTLP/HTTP, and can be made to misbehave."""
 
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -36,11 +38,18 @@ class Sent:
 class Collector:
     """Listens on a port of this machine, from its own threads, in a ``with`` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.status = 200
         """Its answer to each request."""
         self.hangs = False
         """Whether it takes requests and never answers them."""
+        self.refused = 0
+        """How many spans it says it refuses of each request; it takes them all the same."""
+        self.is_endless = False
+        """Whether its answers go on and on, after a good beginning."""
+        self.endless_bytes = 0
+        """How many bytes of endless answers were taken from it."""
         self.requests = 0
         self.headers: list[Mapping[str, str]] = []
         self.raw: list[bytes] = []
@@ -57,6 +66,8 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -75,7 +86,7 @@ class Collector:
     @property
     def url(self) -> str:
         """The value of OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     @property
     def spans(self) -> list[Sent]:
@@ -101,8 +112,17 @@ class Collector:
             with self._lock:
                 self.raw.append(body)
                 self._spans += taken
-        answer = ExportTraceServiceResponse().SerializeToString()
+        message = ExportTraceServiceResponse()
+        message.partial_success.rejected_spans = self.refused
+        answer = message.SerializeToString()
         request.send_response(self.status)
+        if self.is_endless:
+            request.end_headers()
+            with suppress(OSError):  # the other side has had enough
+                while not self._ended.is_set():
+                    request.wfile.write(bytes(64 * 1024))
+                    self.endless_bytes += 64 * 1024
+            return
         request.send_header("Content-Type", "application/x-protobuf")
         request.send_header("Content-Length", str(len(answer)))
         request.end_headers()

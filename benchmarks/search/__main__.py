@@ -177,9 +177,9 @@ async def _ask(
 
 
 def _print(qualities: Sequence[Quality]) -> None:
-    console = Console(width=100 if not sys.stdout.isatty() else None)
+    console = Console(width=110 if not sys.stdout.isatty() else None)
     for part in Part:
-        columns = ("questions", "model", *SearchMode, "95 % of hybrid", "its recall", "its median ms")
+        columns = ("questions", "model", *SearchMode, "95 % of hybrid", "recall", "median ms")
         table = Table(f"nDCG@{_AT}, {part} part", *columns, box=None)
         for which in (ALL, *QuestionClass):
             found = [each for each in qualities if (each.part, each.question_class) == (part, which)]
@@ -187,7 +187,8 @@ def _print(qualities: Sequence[Quality]) -> None:
                 by_mode = {each.mode: each for each in found if each.model == model}
                 hybrid = by_mode[SearchMode.HYBRID]
                 table.add_row(
-                    which, str(hybrid.questions), model, *(f"{by_mode[mode].ndcg:.3f}" for mode in SearchMode),
+                    which, str(hybrid.questions), model,
+                    *(f"{by_mode[mode].ndcg:.3f}" for mode in SearchMode),
                     "{:.2f} to {:.2f}".format(*hybrid.ndcg_interval), f"{hybrid.recall:.3f}",
                     f"{hybrid.median_ms:.1f}",
                 )  # fmt: skip

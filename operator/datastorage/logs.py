@@ -78,13 +78,27 @@ def traces_named(trace_id_of: Callable[[str], str | None]) -> Iterator[None]:
 
 
 class _TextFormatter(logging.Formatter):
-    """Appends the extra fields of a log entry to its message, as key=value."""
+    """Appends the extra fields of a log entry to its message, as key=value.
+
+    Anybody may have written a name or a correlation ID. What in them could begin a new line, or steer a
+    terminal, is escaped.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
         extra = vars(record).keys() - _STANDARD
         return " ".join(
-            [super().formatMessage(record), *(f"{key}={vars(record)[key]}" for key in sorted(extra))]
+            [
+                super().formatMessage(record),
+                *(f"{key}={_escaped(vars(record)[key])}" for key in sorted(extra)),
+            ]
         )
+
+
+def _escaped(value: object) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(value)
+    )
 
 
 def configure_command_logging() -> None:

@@ -14,17 +14,25 @@ from datastorage.api.bodies import invalid
 from datastorage.api.reviewcache import ReviewCache
 from datastorage.api.room import Room
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.errors import ClusterUnavailableError, OverloadedError, TransientError
+from datastorage.errors import (
+    ClusterUnavailableError,
+    GroupRefusedError,
+    OverloadedError,
+    TransientError,
+    WorkRefusedError,
+)
 from datastorage.metrics import Dependency, Limit, Review
 from datastorage.pipeline.batchwriter import EmbeddingWriter
+from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
-from datastorage.pipeline.measuring import measured
+from datastorage.pipeline.measuring import Attempts
 from datastorage.pipeline.submissions import Pace, RequestOrigin, Submissions
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.breaker import Pace as BreakerPace
 from datastorage.resources.validation.problems import Code, FieldProblem
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
@@ -70,7 +78,7 @@ async def test_the_time_until_a_record_is_stored_is_that_of_first_generations() 
 
     name = "datastorage_created_to_stored_seconds"
     with changes(f"{name}_count") as counted, changes(f"{name}_sum") as seconds:
-        await measured(store, rows)
+        await Attempts(store, rows)()
     assert counted == {(): 1}
     assert seconds == {(): 3.0}
 
@@ -127,12 +135,68 @@ async def test_an_outage_counts_every_record_that_it_kept_from_being_stored(
     assert written == {("failure", TABLE): 2, (DONE, TABLE): 2}
 
 
-async def test_a_refused_record_is_a_failure_and_then_rejected(breaker: Breaker, spawn: Spawn) -> None:
+async def test_a_rejected_record_makes_no_failures_of_the_others(breaker: Breaker, spawn: Spawn) -> None:
     with changes(WRITES) as written:
-        await store(breaker, spawn, FakeArchive(bad=frozenset({"bad"})), "bad")
-    assert written["rejected", TABLE] == 1
-    assert written["failure", TABLE] >= 1
-    assert (DONE, TABLE) not in written
+        await store(breaker, spawn, FakeArchive(bad=frozenset({"bad"})), "a", "b", "bad", "c")
+    assert written == {("rejected", TABLE): 1, (DONE, TABLE): 3}
+
+
+async def test_a_batch_that_is_refused_and_stored_in_halves_makes_no_failures(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    archive = FakeArchive()
+    archive.failures = [WorkRefusedError("too much at once")]
+    with changes(WRITES) as written:
+        await store(breaker, spawn, archive, "a", "b")
+    assert written == {(DONE, TABLE): 2}
+
+
+class _Interrupted(FakeArchive):
+    """PostgreSQL does not finish the commits with one record: that of its batch, and those with it alone."""
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        if any(record.name == "slow" for record in records) and len(self.batches) < 5:
+            self.batches.append(len(records))
+            raise WorkRefusedError("a person cancels each of its statements")
+        return await super().store(records)
+
+    store_bare = store
+
+
+async def test_a_record_that_waits_counts_by_itself_alone(breaker: Breaker, spawn: Spawn) -> None:
+    with changes(WRITES) as written:
+        await store(breaker, spawn, _Interrupted(), "a", "slow")
+    assert written[DONE, TABLE] == 2
+    assert 1 <= written["failure", TABLE] <= 2
+
+
+async def test_an_outage_that_looks_like_a_refusal_counts_every_record(spawn: Spawn) -> None:
+    trial, archive = Probe(), FakeArchive()
+    archive.failures = [WorkRefusedError("no room on the disk")]
+    trial.errors = [TransientError("no room on the disk")]
+    breaker = Breaker(Dependency.POSTGRES, Probe(), trial=trial, pace=BreakerPace(first=0.01, max=0.01))
+    with changes(WRITES) as written:
+        await store(breaker, spawn, archive, "a", "b")
+    assert written == {("failure", TABLE): 2, (DONE, TABLE): 2}
+    await breaker.close()
+
+
+class _RefusedGroup(FakeArchive):
+    async def store(self, records: Sequence[Record], *, whole: bool = False) -> list[StoredRecord]:
+        raise WorkRefusedError(f"a rule refuses {len(records)}" if whole else "not as a whole")
+
+    store_bare = store
+
+    async def rehearse(self, records: Sequence[Record]) -> None:
+        raise WorkRefusedError(f"a rule refuses {len(records)}")
+
+
+async def test_a_refused_group_is_one_failure_for_each_record(breaker: Breaker) -> None:
+    archive = _RefusedGroup()
+    groups = Groups(writer=archive, rehearse=archive.rehearse, breaker=breaker)
+    with changes(WRITES) as written, pytest.raises(GroupRefusedError):
+        await groups.store(RECORDS)
+    assert written == {("failure", TABLE): 3}
 
 
 class Entrance:

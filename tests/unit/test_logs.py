@@ -52,3 +52,13 @@ def test_text_logs_have_everything_that_json_has(capsys: pytest.CaptureFixture[s
     configure_logging("INFO", "text")
     logging.getLogger("datastorage").warning("Sweep failed", extra={"error": "refused", "count": 3})
     assert capsys.readouterr().err.endswith("WARNING datastorage: Sweep failed count=3 error=refused\n")
+
+
+def test_a_text_line_holds_no_line_breaks_or_control_characters_of_its_fields(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("INFO", "text")
+    forged = "rr-1\n2026-01-01 ERROR forged\x1b[2J\u2028\ud800"
+    logging.getLogger("test").warning("about a record", extra={"correlation_id": forged})
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(r"correlation_id=rr-1\n2026-01-01 ERROR forged\x1b[2J\u2028\ud800")

@@ -3,12 +3,15 @@
 import asyncio
 import hashlib
 import logging
+import ssl
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,25 +19,35 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError
-from datastorage.pipeline.measuring import measured
+from datastorage.logs import traces_named
+from datastorage.pipeline.measuring import Attempts
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
 from datastorage.resources.reading.registry import correlation_id_of
-from datastorage.tracing import NO_TRACES, RequestTrace, Step, TakenIn, Traces, open_traces
-from datastorage.tracing.exporting import Collector as CollectorState
+from datastorage.tracing import (
+    NO_TRACES,
+    RequestTrace,
+    Step,
+    TakenIn,
+    Traces,
+    exporting,
+    open_traces,
+)
 from datastorage.tracing.identity import first_span_of, trace_id_of
 from datastorage.tracing.sdk import SdkTraces
 from harness.absent import as_in_image
 from harness.collector import Collector
 from harness.objects import audit_record
 from harness.polling import until
+from harness.servingcertificates import Authority
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN)
@@ -58,6 +71,16 @@ print(*sorted(after - before))
 print(*sorted(sys.modules.keys() & {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}))
 print(*sorted(sys.modules.keys() & {"requests", "datastorage.tracing.sdk", "datastorage.tracing.exporting"}))
 """
+_OPENED = """
+import asyncio
+from datastorage.logs import configure_logging
+from datastorage.tracing import NO_TRACES, open_traces
+async def opened():
+    async with open_traces() as traces:
+        print(traces is NO_TRACES)
+configure_logging("INFO", "json")
+asyncio.run(opened())
+"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ class Made:
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
-        self.traces = SdkTraces(SimpleSpanProcessor(self._exporter), Resource({}), CollectorState())
+        self.traces = SdkTraces(SimpleSpanProcessor(self._exporter), Resource({}), exporting.Collector())
 
     @property
     def spans(self) -> Sequence[ReadableSpan]:
@@ -129,7 +152,7 @@ async def commit(traces: Traces, items: Sequence[Item], rows: Sequence[StoredRec
             pass
         return list(rows)
 
-    await measured(store, [item.record for item in items], traces.commit(items))
+    await Attempts(store, [item.record for item in items], traces.commit(items))()
 
 
 def test_without_a_collector_nothing_of_it_is_loaded() -> None:
@@ -154,6 +177,18 @@ def test_without_a_collector_nothing_of_it_is_loaded() -> None:
 async def test_these_environments_make_no_traces(environment: dict[str, str]) -> None:
     async with open_traces(environment) as traces:
         assert traces is NO_TRACES
+
+
+@pytest.mark.parametrize("name", ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"])
+def test_a_variable_that_the_library_refuses_makes_no_traces(name: str) -> None:
+    """Of these two, it reads one as it is loaded, and the other as traces are made."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OPENED], capture_output=True, text=True, check=True, timeout=120,
+        env=as_in_image({"PATH": "/usr/bin:/bin", **COLLECTOR, name: "in-secret"}),
+    )  # fmt: skip
+    assert done.stdout == "True\n"
+    assert "Starting without traces: the OTEL_ variables can't be used (ValueError)" in done.stderr
+    assert "in-secret" not in done.stderr
 
 
 def test_the_trace_of_a_uid_is_the_begin_of_its_hash() -> None:
@@ -291,7 +326,7 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
 
     items = [Item(record(), traces.taken_in())]
     with pytest.raises(WorkRefusedError):
-        await measured(refuse, [items[0].record], traces.commit(items))
+        await Attempts(refuse, [items[0].record], traces.commit(items))()
     with pytest.raises(ValueError, match="secret"), traces.step(Step.STATUS, "uid", 1, dict):
         raise ValueError(secret)
     traces.rejected(items[0])
@@ -305,29 +340,54 @@ async def test_an_error_is_named_by_its_class_alone(made: Made) -> None:
     assert all("secret" not in span.to_json() for span in made.spans)
 
 
-class _Broken(SpanProcessor):
+class _BrokenStart(SpanProcessor):
     def on_start(self, *_: Any, **__: Any) -> None:
         raise OSError("no disk for spans")
 
 
-async def test_spans_that_can_not_be_made_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    traces = SdkTraces(_Broken(), Resource({}), CollectorState())
+class _BrokenEnd(SpanProcessor):
+    def on_end(self, *_: Any) -> None:
+        raise OSError("no disk for spans")
+
+
+class _BrokenSampler(Sampler):
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        raise OSError("no disk for rules")
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+@pytest.mark.parametrize("broken", [_BrokenStart, _BrokenEnd, _BrokenSampler])
+async def test_spans_that_can_not_be_made_change_nothing(
+    broken: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = broken()
+    if isinstance(fault, Sampler):
+        monkeypatch.setattr("opentelemetry.sdk.trace.sampling._get_from_env_or_default", lambda: fault)
+    processor = fault if isinstance(fault, SpanProcessor) else SpanProcessor()
+    traces = SdkTraces(processor, Resource({}), exporting.Collector())
     item = Item(record(), traces.taken_in())
     await commit(traces, [item], [row()])
     traces.rejected(item)
     traces.vector_settled("uid", 1, WriteState.WRITTEN, traces.now_ns())
-    request = request_of(traces)
+    request = traces.request(*CALLER, is_sampled=True)
     traces.object_created(request, "uid", 1, dict, traces.now_ns())
-    traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
+    if request is not None:
+        traces.answered(request, method="POST", route="/api/x", path="/api/x", scheme="http", status=200)
+    with traces.step(Step.STATUS, "uid", 1, dict):
+        pass
     with pytest.raises(ValueError, match="mine"), traces.step(Step.STATUS, "uid", 1, dict):
         raise ValueError("mine")
+    with traces_named(traces.trace_id):
+        logging.getLogger("datastorage").warning("about an object", extra={"object_uid": "uid"})
 
     async def refuse(_: Sequence[Record]) -> list[StoredRecord]:
         raise WorkRefusedError("its own error")
 
     with pytest.raises(WorkRefusedError):
-        await measured(refuse, [item.record], traces.commit([item]))
-    assert [each.levelname for each in caplog.records] == ["ERROR"], "logged once"
+        await Attempts(refuse, [item.record], traces.commit([item]))()
+    assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"], "logged once"
 
 
 async def test_samples_of_histograms_name_their_trace(made: Made) -> None:
@@ -354,18 +414,78 @@ async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Collec
             yield collector, traces
 
 
+def make_span(traces: Traces) -> None:
+    with traces.step(Step.STATUS, "uid", 1, dict):
+        pass
+
+
+def spans_that_are(outcome: metrics.SpanOutcome) -> float:
+    found = metrics.REGISTRY.get_sample_value("datastorage_trace_spans_total", {"outcome": outcome})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "refused", "problem"),
+    [
+        (302, 0, "the collector answers with 302"),
+        (200, 9_000_000_000, "the collector refuses the spans"),
+    ],
+)
+async def test_spans_that_the_collector_did_not_take_count_as_failed(
+    sending: tuple[Collector, Traces], status: int, refused: int, problem: str
+) -> None:
+    collector, traces = sending
+    collector.status, collector.refused = status, refused
+    sent, failed = (
+        spans_that_are(outcome) for outcome in (metrics.SpanOutcome.SENT, metrics.SpanOutcome.FAILED)
+    )
+    make_span(traces)
+
+    async def shown() -> bool:
+        return await traces.problem() == problem
+
+    await until(shown, seconds=20, what="the problem is shown")
+    assert spans_that_are(metrics.SpanOutcome.SENT) == sent
+    assert spans_that_are(metrics.SpanOutcome.FAILED) == failed + 1
+
+
+async def test_an_endless_answer_is_not_read(sending: tuple[Collector, Traces]) -> None:
+    collector, traces = sending
+    collector.is_endless = True
+
+    async def asked() -> bool:
+        make_span(traces)
+        return collector.requests >= 3
+
+    await until(asked, seconds=20, what="the exporter goes on")
+    assert collector.endless_bytes < 3 * 16 * 1024 * 1024, "no more than what sockets hold"
+
+
+def test_a_close_that_ends_after_the_loop_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    ended = threading.Event()
+
+    class Slow:
+        def shutdown(self) -> None:
+            ended.wait()
+
+    asyncio.run(exporting.close(cast("Any", Slow()), exporting.Pace(close_seconds=0.01)))
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
+    ended.set()
+    thread.join(timeout=20)
+    assert not raised
+
+
 async def test_a_refusing_collector_is_logged_once_and_shown(
     sending: tuple[Collector, Traces], caplog: pytest.LogCaptureFixture
 ) -> None:
     collector, traces = sending
     collector.status = 401
 
-    def step() -> None:
-        with traces.step(Step.STATUS, "uid", 1, dict):
-            pass
-
     async def asked(times: int) -> bool:
-        step()
+        make_span(traces)
         return collector.requests >= times
 
     caplog.set_level(logging.INFO)
@@ -374,7 +494,7 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
     collector.status = 200
 
     async def works() -> bool:
-        step()
+        make_span(traces)
         return await traces.problem() is None
 
     await until(works, seconds=20, what="an export has succeeded")
@@ -383,6 +503,72 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
         "Traces are sent again",
     ]
     assert cast("Any", caplog.records[0]).error == "the collector answers with 401"
+
+
+def test_a_collector_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    collector = exporting.Collector()
+    for _ in range(100):
+        collector.note("the collector answers with 503")
+        collector.note(None)
+    assert len(caplog.records) == 2
+    caplog.clear()
+    collector = exporting.Collector(exporting.Patience(log_seconds=0))
+    for problem in ("away", "away", None, None, "away"):
+        collector.note(problem)
+    assert [entry.levelname for entry in caplog.records] == ["WARNING", "INFO", "WARNING"]
+
+
+async def test_an_export_that_does_not_end_is_shown() -> None:
+    collector = exporting.Collector(exporting.Patience(export_seconds=-1))
+    assert await collector.problem() is None
+    collector.begin()
+    assert await collector.problem() == "the collector leaves an export without an end"
+    collector.note(None)
+    assert await collector.problem() is None
+
+
+async def test_the_authority_of_the_collector_goes_before_that_of_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority, tls = Authority(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority.server("127.0.0.1").write(tmp_path, "collector"))
+    for name, pem in (("ours", authority.pem), ("others", Authority("others").pem)):
+        (tmp_path / name).write_bytes(pem)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "others"))
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with Collector(tls) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        async with open_traces() as traces:
+            make_span(traces)
+
+            async def refused() -> bool:
+                return "certificate verify failed" in (await traces.problem() or "")
+
+            await until(refused, seconds=20, what="the certificate is refused")
+        assert not collector.spans
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ours"))
+        async with open_traces() as traces:
+            make_span(traces)
+
+            async def taken() -> bool:
+                return len(collector.spans) == 1
+
+            await until(taken, seconds=20, what="the span is taken")
+
+
+async def test_a_sampler_that_does_not_exist_is_named_in_the_log(
+    sending: tuple[Collector, Traces], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All traces are recorded then, which is the most that they can cost."""
+    assert sending
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratoi")
+    async with open_traces():
+        pass
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "Couldn't recognize sampler parentbased_traceidratoi."
+    ]
 
 
 async def test_the_log_names_the_trace_of_an_object(

@@ -20,8 +20,8 @@ class WriteStatus(Word):
     FAILURE = (
         "failure",
         (
-            "it was not stored this time, because PostgreSQL was away or refused the batch, or the API said "
-            "503 at once"
+            "it was not stored this time, because PostgreSQL was away or refused it, or the API said 503 at "
+            "once"
         ),
     )
 

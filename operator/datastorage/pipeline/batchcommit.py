@@ -5,13 +5,12 @@ A record gets its outcome (stored, or kept among the rejected) only after that i
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
-from datastorage.pipeline.measuring import count_failures, measured
+from datastorage.pipeline.measuring import Attempts, count_failures
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.resilience.breaker import Breaker
@@ -71,7 +70,7 @@ class BatchCommit:
         batch = await self._named(batch)
         store = self._writer.store_bare if bare else self._writer.store
         trace = self._traces.commit(batch)
-        rows = await self._breaker.judge(partial(measured, store, [item.record for item in batch], trace))
+        rows = await self._breaker.judge(Attempts(store, [item.record for item in batch], trace))
         await self._hand_on(batch, rows)
 
     async def reject(self, item: WorkItem, reason: str) -> None:

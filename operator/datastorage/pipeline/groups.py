@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from datastorage.errors import GroupRefusedError, RecordRefusedError, TransientError, WorkRefusedError
-from datastorage.pipeline.measuring import measured
+from datastorage.pipeline.measuring import Attempts, count_failures
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves_without_breaker
@@ -103,10 +103,12 @@ class Groups:
         except WorkRefusedError:
             pass
         except RecordRefusedError as error:
+            count_failures(records)
             raise await self._explained(records, error) from error
         try:  # rows and vectors together may be too much for PostgreSQL
             return await self._commit(records, self._writer.store_bare, trace)
         except (RecordRefusedError, WorkRefusedError) as error:
+            count_failures(records)
             raise await self._explained(records, error) from error
 
     async def _commit(
@@ -115,7 +117,7 @@ class Groups:
         store: Callable[..., Awaitable[list[StoredRecord]]],
         trace: CommitTrace,
     ) -> list[StoredRecord]:
-        return await self._breaker.judge(partial(measured, partial(store, whole=True), records, trace))
+        return await self._breaker.judge(Attempts(partial(store, whole=True), records, trace))
 
     async def _explained(self, records: Sequence[Record], refusal: _Refusal) -> GroupRefusedError:
         """Find the records that are refused, in halves; those that are found in time are named."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from datastorage import metrics
-from datastorage.errors import DataStorageError
+from datastorage.errors import DataStorageError, RecordRefusedError, WorkRefusedError
 from datastorage.metrics import WriteStatus
 from datastorage.pipeline.item import log_fields
 from datastorage.records.record import Record, StoredRecord
@@ -18,29 +18,49 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 """Stores records in one transaction."""
 
 
-async def measured(
-    store: Store, records: Sequence[Record], trace: CommitTrace = NO_COMMIT
-) -> list[StoredRecord]:
-    """Return what ``store`` returns for the records. The time of a commit that fails does not count."""
-    started = time.perf_counter()
-    try:
-        with trace.attempt():
-            rows = await store(records)
-    except DataStorageError:
-        count_failures(records)
-        raise
-    seconds = time.perf_counter() - started
-    trace.stored(rows)
-    for table in {record.table for record in records}:
-        metrics.WRITE_DURATION.labels(table).observe(seconds, trace.exemplar)
-    _count(
-        (record, WriteStatus.SUCCESS if row.is_new else WriteStatus.DUPLICATE)
-        for record, row in zip(records, rows, strict=True)
-    )
-    for place, (record, row) in enumerate(zip(records, rows, strict=True)):
-        if row.is_new:
-            _observe_new(record, row, trace.exemplar_of(place))
-    return rows
+class Attempts:
+    """The attempts of a breaker to store records in one transaction.
+
+    A refusal counts nothing: the records are stored in smaller pieces, or rejected, or counted by whoever
+    gives them up for now. One bad record would otherwise be hundreds of failures.
+    """
+
+    def __init__(self, store: Store, records: Sequence[Record], trace: CommitTrace = NO_COMMIT) -> None:
+        self._store = store
+        self._records = records
+        self._trace = trace
+        self._is_refused = False
+
+    async def __call__(self) -> list[StoredRecord]:
+        """Return what ``store`` returns for the records. The time of a commit that fails does not count."""
+        if self._is_refused:  # the breaker has found an outage: for a refusal it makes no other attempt
+            count_failures(self._records)
+        self._is_refused = False
+        started = time.perf_counter()
+        try:
+            with self._trace.attempt():
+                rows = await self._store(self._records)
+        except (RecordRefusedError, WorkRefusedError):
+            self._is_refused = True
+            raise
+        except DataStorageError:
+            count_failures(self._records)
+            raise
+        self._note(rows, time.perf_counter() - started)
+        return rows
+
+    def _note(self, rows: Sequence[StoredRecord], seconds: float) -> None:
+        records, trace = self._records, self._trace
+        trace.stored(rows)
+        for table in {record.table for record in records}:
+            metrics.WRITE_DURATION.labels(table).observe(seconds, trace.exemplar)
+        _count(
+            (record, WriteStatus.SUCCESS if row.is_new else WriteStatus.DUPLICATE)
+            for record, row in zip(records, rows, strict=True)
+        )
+        for place, (record, row) in enumerate(zip(records, rows, strict=True)):
+            if row.is_new:
+                _observe_new(record, row, trace.exemplar_of(place))
 
 
 def count_failures(records: Sequence[Record]) -> None:

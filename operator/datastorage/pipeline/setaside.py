@@ -16,6 +16,7 @@ from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.measuring import count_failures
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Via
 from datastorage.resilience.backoff import Backoff
@@ -188,6 +189,7 @@ class Aside:
             self._remove([entry.item])
 
     def _wait(self, entry: _Waiting, reason: str) -> None:
+        count_failures([entry.item.record])
         entry.tries += 1
         entry.reason = reason
         if entry.tries == self._pace.reported_after_tries:

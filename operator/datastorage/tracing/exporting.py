@@ -7,14 +7,20 @@ repeat themselves at each failure and quote settings that may hold a secret.
 
 import asyncio
 import logging
+import math
 import socket
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import requests
+import urllib3
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # the library has no types
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -25,6 +31,7 @@ from opentelemetry.semconv.attributes.service_attributes import (
 )
 
 from datastorage import __version__, metrics
+from datastorage.resilience.causes import connection_trouble
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +39,13 @@ _SERVICE: Final = "kubernaut-datastorage"
 # A request of the exporter goes through these.
 _LIBRARIES: Final = ("opentelemetry", "urllib3", "requests")
 _NEVER: Final = logging.CRITICAL + 1
+# It warns once, as it is made, if OTEL_TRACES_SAMPLER can't be used and all traces are recorded in its place.
+_SAMPLER: Final = "opentelemetry.sdk.trace.sampling"
+_REDIRECTION: Final = 300
+# An answer of a collector has some bytes, or a sentence about the spans that it refuses.
+_MOST_BYTES: Final = 64 * 1024
+_CHUNK_BYTES: Final = 8 * 1024
+_READ_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,23 +56,52 @@ class Pace:
     """For the last spans. A collector that works takes some milliseconds."""
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long it takes until the state of the collector is told."""
+
+    log_seconds: float = 60.0
+    """Between two lines of the log that it takes no spans, at least. It may take every second export, of
+    several in a second."""
+    export_seconds: float = 60.0
+    """For one export, which takes milliseconds. An answer that never ends may come in pieces, and then no
+    time-out ends it."""
+
+
 class Collector:
     """The collector, as far as the exports show its state."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience = Patience()) -> None:
+        self._patience = patience
         self._problem: str | None = None
+        self._exporting_since: float | None = None
+        self._logged_at = -math.inf
+        self._is_logged = False
 
     async def problem(self) -> str | None:
-        """Return why the last export has failed, or None."""
+        """Return why the last export has failed, or does not end, or None."""
+        since = self._exporting_since
+        if since is not None and time.monotonic() - since > self._patience.export_seconds:
+            return "the collector leaves an export without an end"
         return self._problem
+
+    def begin(self) -> None:
+        """Note that an export begins."""
+        self._exporting_since = time.monotonic()
 
     def note(self, problem: str | None) -> None:
         """Note how an export has ended; log the change of it, and nothing else."""
-        known, self._problem = self._problem, problem
-        if problem is not None and known is None:
+        self._exporting_since, self._problem = None, problem
+        if (problem is not None) == self._is_logged:
+            return
+        if problem is not None:
+            if time.monotonic() - self._logged_at < self._patience.log_seconds:
+                return
+            self._logged_at = time.monotonic()
             _log.warning("Traces can't be sent; until they can, spans are dropped", extra={"error": problem})
-        elif problem is None and known is not None:
+        else:
             _log.info("Traces are sent again")
+        self._is_logged = problem is not None
 
 
 class WatchedExporter(SpanExporter):
@@ -71,14 +114,17 @@ class WatchedExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send spans; called in the thread of the processor."""
-        self._answers.forget()
+        answers = self._answers
+        answers.forget()
+        self._collector.begin()
         result = self._exporter.export(spans)
-        is_sent = result is SpanExportResult.SUCCESS
-        outcome = metrics.SpanOutcome.SENT if is_sent else metrics.SpanOutcome.FAILED
-        metrics.SPANS.labels(outcome).inc(len(spans))
-        status = self._answers.status
-        why = "the collector gives no answer" if status is None else f"the collector answers with {status}"
-        self._collector.note(None if is_sent else why)
+        if not answers.is_success:
+            # The exporter counts a redirection, which it does not follow, as a success.
+            result = SpanExportResult.FAILURE
+        failed = min(answers.refused, len(spans)) if result is SpanExportResult.SUCCESS else len(spans)
+        metrics.SPANS.labels(metrics.SpanOutcome.SENT).inc(len(spans) - failed)
+        metrics.SPANS.labels(metrics.SpanOutcome.FAILED).inc(failed)
+        self._collector.note(answers.problem if failed == len(spans) else None)
         return result
 
     def shutdown(self) -> None:
@@ -87,19 +133,77 @@ class WatchedExporter(SpanExporter):
 
 
 class Answers(requests.Session):
-    """A session that keeps the status of the last answer: the exporter itself only says that it failed."""
+    """A session that knows what came of the last request: the exporter itself only says that it failed.
+
+    It reads a bounded part of an answer, in a bounded time. The library would read an answer that never ends
+    into memory, and unpack one that is packed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.status: int | None = None
-        self.hooks["response"].append(self._note)
+        self.headers["Accept-Encoding"] = "identity"
+        self.forget()
 
     def forget(self) -> None:
-        """Forget the last answer."""
-        self.status = None
+        """Forget the last request."""
+        self._status: int | None = None
+        self._trouble = "the spans can't be encoded"
+        self.refused = 0
+        """How many spans the collector has refused of those that it was sent."""
 
-    def _note(self, answer: requests.Response, **_: Any) -> None:
-        self.status = answer.status_code
+    @property
+    def is_success(self) -> bool:
+        """Whether the collector says that it has taken what it was sent, or a part of it."""
+        return self._status is not None and self._status < _REDIRECTION
+
+    @property
+    def problem(self) -> str:
+        """Why the spans of the last request were not taken."""
+        if self._status is None:
+            return self._trouble
+        if self.refused:
+            return "the collector refuses the spans"
+        return f"the collector answers with {self._status}"
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Make a request, and read what is needed of its answer. The answer itself has no content."""
+        self.forget()
+        # For the library, REQUESTS_CA_BUNDLE goes before the authority that is named for the collector.
+        options = kwargs if self.verify is True else {**kwargs, "verify": self.verify}
+        try:
+            answer = super().request(*args, **{**options, "stream": True})
+        except Exception as error:
+            # Not in the words of the library, which quote the URL or a header.
+            is_late = isinstance(error, requests.Timeout)
+            why = "in time" if is_late else f"({connection_trouble(error)})"
+            self._trouble = f"the collector gives no answer {why}"
+            raise
+        self._status = answer.status_code
+        with closing(answer):
+            body = _beginning(answer)
+        self.refused = _refused(body) if self.is_success else 0
+        return answer
+
+
+def _beginning(answer: requests.Response) -> bytes:
+    """Return the first part of a body, also if the rest is missing."""
+    body, deadline = bytearray(), time.monotonic() + _READ_SECONDS
+    with suppress(urllib3.exceptions.HTTPError, OSError):
+        while len(body) < _MOST_BYTES and time.monotonic() < deadline:
+            chunk = answer.raw.read1(_CHUNK_BYTES, decode_content=False)
+            if not chunk:
+                break
+            body += chunk
+    return bytes(body)
+
+
+def _refused(body: bytes) -> int:
+    """Return how many spans were refused, as a successful answer says it; 0 for what is no such answer."""
+    try:
+        answer = ExportTraceServiceResponse.FromString(body)
+    except DecodeError:
+        return 0
+    return max(0, int(answer.partial_success.rejected_spans))
 
 
 class CountedProcessor(BatchSpanProcessor):
@@ -115,6 +219,7 @@ def build_processor(collector: Collector) -> BatchSpanProcessor:
     """Return what takes spans and sends them. Raises ValueError for a variable that the SDK can't use."""
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(_NEVER)
+    logging.getLogger(_SAMPLER).setLevel(logging.WARNING)
     answers = Answers()
     return CountedProcessor(WatchedExporter(OTLPSpanExporter(session=answers), collector, answers))
 
@@ -131,7 +236,8 @@ async def close(processor: BatchSpanProcessor, pace: Pace = Pace()) -> None:
 
     def end() -> None:
         processor.shutdown()  # type: ignore[no-untyped-call]  # the library has no type here
-        loop.call_soon_threadsafe(ended.set)
+        with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(ended.set)
 
     # A thread of its own: one of the loop's may be waiting for a host lookup that hangs.
     threading.Thread(target=end, name="traces-close", daemon=True).start()

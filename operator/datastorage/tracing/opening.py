@@ -6,12 +6,17 @@ all others than these by itself.
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from datastorage.logs import traces_named
 from datastorage.tracing.interface import NO_TRACES, Traces
+
+if TYPE_CHECKING:
+    from datastorage.tracing.sdk import SdkTraces
 
 _log = logging.getLogger(__name__)
 
@@ -38,23 +43,40 @@ async def open_traces(environment: Mapping[str, str] | None = None) -> AsyncIter
         _log.error("Starting without traces: %s", problem)
         yield NO_TRACES
         return
-    from datastorage.tracing import exporting, sdk  # noqa: PLC0415  # they load OpenTelemetry's SDK
-
-    collector = exporting.Collector()
     try:
-        processor = exporting.build_processor(collector)
+        made = _make()
     except Exception as error:  # noqa: BLE001  # whatever the SDK makes of a variable
         # Without the text, which may quote a header.
         _log.error("Starting without traces: the OTEL_ variables can't be used (%s)", type(error).__name__)
         yield NO_TRACES
         return
-    traces = sdk.SdkTraces(processor, exporting.build_resource(), collector)
-    _log.info("Traces are made", extra={"sampler": traces.sampler})
+    _log.info("Traces are made", extra={"sampler": made.traces.sampler})
     try:
-        with traces_named(traces.trace_id):
-            yield traces
+        with traces_named(made.traces.trace_id):
+            yield made.traces
     finally:
-        await exporting.close(processor)
+        await made.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    traces: "SdkTraces"
+    close: Callable[[], Awaitable[None]]
+
+
+def _make() -> _Made:
+    """Make the traces. Raises errors of many kinds: the SDK reads some of the variables as it is loaded."""
+    from datastorage.tracing import exporting, sdk  # noqa: PLC0415  # they load OpenTelemetry's SDK
+
+    collector = exporting.Collector()
+    resource = exporting.build_resource()
+    processor = exporting.build_processor(collector)
+    try:
+        traces = sdk.SdkTraces(processor, resource, collector)
+    except Exception:
+        processor.shutdown()  # type: ignore[no-untyped-call]  # the library has no type here
+        raise
+    return _Made(traces, partial(exporting.close, processor))
 
 
 def is_wanted(variables: Mapping[str, str]) -> bool:

@@ -171,22 +171,24 @@ class SdkTraces:
         """Return why the collector gets no spans at present, or None."""
         return await self._collector.problem()
 
-    def request(self, trace_id: str | None, span_id: str | None, *, is_sampled: bool) -> RequestTrace:
+    def request(self, trace_id: str | None, span_id: str | None, *, is_sampled: bool) -> RequestTrace | None:
         """As in Traces."""
-        parent = _NO_PARENT
-        if trace_id is not None and span_id is not None:
-            parent = _within(_remote(int(trace_id, 16), int(span_id, 16), is_sampled=is_sampled))
-            own_trace = int(trace_id, 16)
-        else:
-            own_trace = self._ids.generate_trace_id()
-        decision = self._sampler.should_sample(parent, own_trace, "HTTP").decision
-        return RequestTrace(
-            trace_id=f"{own_trace:032x}",
-            span_id=f"{self._ids.generate_span_id():016x}",
-            parent_span_id=span_id if trace_id is not None else None,
-            is_sampled=bool(decision.is_sampled()),  # type: ignore[no-untyped-call]
-            started_ns=time.time_ns(),
-        )
+        with self.harmless():
+            parent = _NO_PARENT
+            if trace_id is not None and span_id is not None:
+                parent = _within(_remote(int(trace_id, 16), int(span_id, 16), is_sampled=is_sampled))
+                own_trace = int(trace_id, 16)
+            else:
+                own_trace = self._ids.generate_trace_id()
+            decision = self._sampler.should_sample(parent, own_trace, "HTTP").decision
+            return RequestTrace(
+                trace_id=f"{own_trace:032x}",
+                span_id=f"{self._ids.generate_span_id():016x}",
+                parent_span_id=span_id if trace_id is not None else None,
+                is_sampled=bool(decision.is_sampled()),  # type: ignore[no-untyped-call]
+                started_ns=time.time_ns(),
+            )
+        return None
 
     def answered(
         self, request: RequestTrace, *, method: str, route: str, path: str, scheme: str, status: int
@@ -263,10 +265,12 @@ class SdkTraces:
         try:
             yield
         except BaseException as error:
-            _fail(span, error)
+            with self.harmless():
+                _fail(span, error)
             raise
         finally:
-            span.end()
+            with self.harmless():
+                span.end()
 
     def object_created(
         self, request: RequestTrace | None, uid: str, generation: int, fields: Fields, started_ns: int | None
@@ -306,7 +310,9 @@ class SdkTraces:
     def trace_id(self, uid: str) -> str | None:
         """As in Traces."""
         trace_id = trace_id_of(uid)
-        return f"{trace_id:032x}" if self._is_recorded(trace_id) else None
+        with self.harmless():
+            return f"{trace_id:032x}" if self._is_recorded(trace_id) else None
+        return None
 
     @property
     def tracer(self) -> Tracer:
