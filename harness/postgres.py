@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -52,7 +52,10 @@ _START_TRIES: Final = 3
 
 
 class PostgresServer:
-    """A server on a free port of this machine, with its data in one directory."""
+    """A server on a free port of this machine, with its data in one directory.
+
+    In a ``with`` block it runs from the beginning, and is removed at the end.
+    """
 
     def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
         """Create the data directory; nothing runs before ``start``.
@@ -73,6 +76,17 @@ class PostgresServer:
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         self._configure(_CONFIGURATION if durable else _CONFIGURATION + _QUICK)
         self._choose_port()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     @property
     def programs(self) -> Path:

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,7 +21,10 @@ _START_SECONDS: Final = 60.0
 
 
 class RedisServer:
-    """A server on a free port of this machine. Its data is lost when it stops."""
+    """A server on a free port of this machine. Its data is lost when it stops.
+
+    In a ``with`` block it runs from the beginning, and is removed at the end.
+    """
 
     def __init__(self, *, with_password: bool = False) -> None:
         """Nothing runs before ``start``."""
@@ -30,6 +33,17 @@ class RedisServer:
         self._has_served = False
         self._directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     @property
     def url(self) -> str:

@@ -78,9 +78,7 @@ async def _measure(models: Sequence[str], worst: int) -> list[Quality]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
         qualities: list[Quality] = []
@@ -91,8 +89,6 @@ async def _measure(models: Sequence[str], worst: int) -> list[Quality]:
                 ids = await _fill(store, records)
                 qualities += [await _ask(store, model, mode, questions, ids, worst) for mode in SearchMode]
         return qualities
-    finally:
-        server.remove()
 
 
 @asynccontextmanager
