@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,7 @@ def own_directory(chosen: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     except BaseException as error:
-        error.add_note(f"logs kept in {directory}/operator/*.log and {directory}/cluster/logs/*.log")
+        error.add_note(f"The logs are kept in {directory}: each is a file whose name ends with .log")
         raise
     else:
         shutil.rmtree(directory, ignore_errors=True)
@@ -116,6 +116,16 @@ def interruptible() -> Iterator[None]:
         return
     print("\nInterrupted; everything is stopped.", file=sys.stderr)
     sys.exit(130)
+
+
+def until_interrupted(check: Callable[[], None]) -> None:
+    """Wait for Ctrl-C. Each second `check` is called, which raises when a program has ended by itself."""
+    try:
+        while True:
+            check()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
 
 
 def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str]) -> None:
