@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
+from harness.generated import with_section
 from harness.rules.model import Alert
 from harness.rules.rendering import Rendering, all_alerts
 
@@ -44,8 +45,7 @@ def alerts_table(page: str) -> str:
         for name, same in by_name().items()
     ]
     table = "\n".join(["| Alert | Severity | What users notice |", "| --- | --- | --- |", *rows])
-    before, _, rest = page.partition(_TABLE_BEGIN)
-    return f"{before}{_TABLE_BEGIN}\n{table}\n{_TABLE_END}{rest.partition(_TABLE_END)[2]}"
+    return with_section(page, _TABLE_BEGIN, f"{table}\n", _TABLE_END)
 
 
 def _said(same: Sequence[Alert]) -> str:
