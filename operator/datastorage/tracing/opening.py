@@ -7,7 +7,7 @@ all others than these by itself.
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from datastorage.logs import traces_named
@@ -38,23 +38,27 @@ async def open_traces(environment: Mapping[str, str] | None = None) -> AsyncIter
         _log.error("Starting without traces: %s", problem)
         yield NO_TRACES
         return
+    async with AsyncExitStack() as stack:
+        yield _opened(stack)
+
+
+def _opened(stack: AsyncExitStack) -> Traces:
+    """Return traces that end with the stack, or none if the SDK can't use a variable."""
     from datastorage.tracing import exporting, sdk  # noqa: PLC0415  # they load OpenTelemetry's SDK
 
     collector = exporting.Collector()
     try:
         processor = exporting.build_processor(collector)
+        stack.push_async_callback(exporting.close, processor)
+        traces = sdk.SdkTraces(processor, exporting.build_resource(), collector)
+        sampler = traces.sampler
     except Exception as error:  # noqa: BLE001  # whatever the SDK makes of a variable
         # Without the text, which may quote a header.
         _log.error("Starting without traces: the OTEL_ variables can't be used (%s)", type(error).__name__)
-        yield NO_TRACES
-        return
-    traces = sdk.SdkTraces(processor, exporting.build_resource(), collector)
-    _log.info("Traces are made", extra={"sampler": traces.sampler})
-    try:
-        with traces_named(traces.trace_id):
-            yield traces
-    finally:
-        await exporting.close(processor)
+        return NO_TRACES
+    _log.info("Traces are made", extra={"sampler": sampler})
+    stack.enter_context(traces_named(traces.trace_id))
+    return traces
 
 
 def is_wanted(variables: Mapping[str, str]) -> bool:
