@@ -4,8 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -13,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-_PATH = "/v1/traces"
+_PATH: Final = "/v1/traces"
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,10 @@ class Collector:
         self.hangs = False
         """Whether it takes requests and never answers them."""
         self.requests = 0
+        """How many requests have come, also those that get no answer."""
         self.headers: list[Mapping[str, str]] = []
         self.raw: list[bytes] = []
+        """The bodies of the requests that it has answered with 200."""
         self._spans: list[Sent] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -65,9 +66,7 @@ class Collector:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._server.shutdown()
         self._server.server_close()

