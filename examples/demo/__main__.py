@@ -17,6 +17,7 @@ from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
 from examples.demo.outage import play_outage
 from examples.demo.requests import tell_by_requests
+from examples.demo.scene import Demo
 from examples.demo.services import Services, services
 from examples.demo.stage import (
     Stage,
@@ -26,7 +27,7 @@ from examples.demo.stage import (
     stage,
     until_interrupted,
 )
-from examples.demo.story import Demo, play_story
+from examples.demo.story import play_story
 from examples.demo.watched import show_queries, show_what_prometheus_saw
 from harness.controlplane import ComponentError, ControlPlaneError
 

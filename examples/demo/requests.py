@@ -9,7 +9,8 @@ from typing import Any
 
 from examples.demo.checks import CheckFailedError, Seen
 from examples.demo.records import NAMESPACE
-from examples.demo.story import CORRELATION, Demo
+from examples.demo.scene import Demo
+from examples.demo.story import CORRELATION
 
 ACCOUNT = "recorder"
 FOREIGN = "kube-system"

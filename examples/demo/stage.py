@@ -20,6 +20,7 @@ from harness.controlplane.binaries import ensure_binaries, kubernetes_version
 from harness.operatorprocess import OperatorProcess
 
 EXAMPLES = REPOSITORY / "examples"
+SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"
 OPERATOR = ("datastorage-system", "datastorage")  # namespace and name of its ServiceAccount
 
 
@@ -48,10 +49,8 @@ def stage(
         ControlPlaneError: a program cannot be built or does not start; the message has the end of its log.
     """
     narrator.say(f"Everything that runs here keeps its files in {directory}")
-    started = time.monotonic()
-    ensure_binaries()  # says on standard error what it builds
-    if time.monotonic() - started > 1:
-        narrator.say(f"The control plane's programs were built in {time.monotonic() - started:.0f} s")
+    with narrator.timed("The control plane's programs were built"):
+        ensure_binaries()  # says on standard error what it builds
     narrator.say(
         f"Starting etcd, kube-apiserver and kube-controller-manager {kubernetes_version()}, about 5 s …"
     )
@@ -149,9 +148,6 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     )
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
     narrator.quote(f"curl $API/ready; curl {running.operator.metrics_url}")
-
-
-SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"
 
 
 def _bundled_psql() -> str:
