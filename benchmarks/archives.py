@@ -67,9 +67,7 @@ class Archives:
 @asynccontextmanager
 async def archives() -> AsyncIterator[Archives]:
     """Run a server until the context ends. Raises BenchmarkError when it acknowledges what is not on disk."""
-    server = PostgresServer(durable=True)
-    try:
-        await asyncio.to_thread(server.start)
+    with PostgresServer(durable=True) as server:
         for name, wanted in _SAFE.items():
             actual = await _setting(server, name)
             if actual != wanted:
@@ -77,8 +75,6 @@ async def archives() -> AsyncIterator[Archives]:
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
         yield Archives(server, databases, await _setting(server, "server_version"))
-    finally:
-        await asyncio.to_thread(server.remove)
 
 
 async def _setting(server: PostgresServer, name: str) -> str:

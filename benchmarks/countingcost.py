@@ -25,7 +25,9 @@ async def measure_counting_cost(bench: Bench, count: int) -> list[Result]:
     for number in range(_PAIRS):
         # An API server gets slower with every object that it has had: each half comes first as often.
         for with_metrics in (True, False) if number % 2 == 0 else (False, True):
-            cpu = await _drain(bench, f"counting-{number}-{with_metrics}".lower(), count, with_metrics)
+            cpu = await _drain(
+                bench, f"counting-{number}-{with_metrics}".lower(), count, with_metrics=with_metrics
+            )
             (counted if with_metrics else uncounted).append(cpu)
         shares.append(1 - uncounted[-1] / counted[-1])
         say(f"    {counted[-1]:.3f} ms of CPU per object with metrics, {uncounted[-1]:.3f} without")
@@ -43,7 +45,7 @@ async def measure_counting_cost(bench: Bench, count: int) -> list[Result]:
     ]  # fmt: skip
 
 
-async def _drain(bench: Bench, name: str, count: int, with_metrics: bool) -> float:  # noqa: FBT001
+async def _drain(bench: Bench, name: str, count: int, *, with_metrics: bool) -> float:
     namespace, archive = await bench.namespace(name), await bench.archives.archive()
     created = await bench.create(namespace, count)
     program = _COUNTED if with_metrics else _UNCOUNTED

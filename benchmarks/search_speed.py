@@ -326,9 +326,7 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=100_000, help="distinct texts (default 100,000)")
     parser.add_argument("--questions", type=int, default=100, help="questions asked (default 100)")
     arguments = parser.parse_args()
-    server = PostgresServer(durable=True)
-    try:
-        server.start()
+    with PostgresServer(durable=True) as server:
         databases = TestDatabases(server.owner_url)
         databases.prepare()
         archive = asyncio.run(databases.clone())
@@ -336,8 +334,6 @@ def main() -> int:
         lines = asyncio.run(
             measure(archive.owner_url, archive.service_url, texts=arguments.texts, asked=arguments.questions)
         )
-    finally:
-        server.remove()
     Console(width=None if sys.stdout.isatty() else 150).print(table_of(lines))
     return 0
 

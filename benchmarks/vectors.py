@@ -41,17 +41,13 @@ async def measure_drains(bench: Bench, count: int) -> list[Result]:
 
     The drain without vectors is measured before and after the others; both count.
     """
-    redis = RedisServer()
-    await asyncio.to_thread(redis.start)
-    try:
+    with RedisServer() as redis:
         every = {"EMBEDDING_PROVIDER": "wordllama", "REDIS_URL": redis.url}
         none = {"EMBEDDING_PROVIDER": "none"}
         before = await _drain(bench, "f", "none-before", count, texts=count, settings=none)
         some = await _drain(bench, "f10", "tenth", count, texts=count // _TENTH, settings=every)
         all_texts = await _drain(bench, "f100", "all", count, texts=count, settings=every)
         after = await _drain(bench, "f", "none-after", count, texts=count, settings=none)
-    finally:
-        redis.remove()
     rate = 2 / (1 / before.rates["drain"] + 1 / after.rates["drain"])
     return [
         _retitled(before, "drain without vectors", {"drain": round(rate, 1)}),
@@ -64,10 +60,8 @@ async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
     """Measure (g): the drain with an embedder over HTTP and Redis, and with the one or the other away."""
     results: list[Result] = []
     async with _embedder() as embedder:
-        redis = RedisServer()
-        await asyncio.to_thread(redis.start)
-        settings = embedder.settings(REDIS_URL=redis.url)
-        try:
+        with RedisServer() as redis:
+            settings = embedder.settings(REDIS_URL=redis.url)
             normal = await _drain(bench, "g", "normal", count, texts=count, settings=settings)
             results.append(_retitled(normal, "drain, embedder over HTTP", normal.rates))
             redis.pause()
@@ -87,9 +81,6 @@ async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
                 pending=True,
             )
             results.append(_retitled(result, "drain, embedder away", result.rates, normal.rates["drain"]))
-        finally:
-            redis.resume()
-            redis.remove()
     return results
 
 
@@ -143,10 +134,7 @@ class Outage:
 
 async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
     """Measure (h): the time after an outage until all objects are Stored again. Nothing may be lost."""
-    redis, server = RedisServer(), PostgresServer()
-    try:
-        await asyncio.to_thread(redis.start)
-        await asyncio.to_thread(server.start)
+    with RedisServer() as redis, PostgresServer() as server:
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
         async with _embedder() as embedder:
@@ -159,9 +147,6 @@ async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
                 )  # fmt: skip
                 results.append(await _outage(bench, settings, vectors.owner_url, outage, seconds))
             return results
-    finally:
-        redis.remove()
-        server.remove()
 
 
 def _outages(embedder: OpenAIService, redis: RedisServer, server: PostgresServer) -> list[Outage]:

@@ -156,12 +156,8 @@ async def embedder() -> AsyncIterator[OpenAIService]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Provide a PostgreSQL for the session. A test may stop it if it starts it again."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")

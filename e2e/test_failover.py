@@ -30,10 +30,8 @@ CUT = """
 async def test_a_standby_behind_the_endpoint_is_reported_and_left(
     workbench: Workbench, client: BulkClient, postgres: PostgresServer
 ) -> None:
-    standby = StandbyServer(postgres)
     primary_url = workbench.database_url
-    try:
-        standby.start()
+    with StandbyServer(postgres) as standby:
         async with FreezableProxy(primary_url) as proxy:
             workbench.database_url = proxy.url
             operator = workbench.start_operator(wait=False)
@@ -55,18 +53,13 @@ async def test_a_standby_behind_the_endpoint_is_reported_and_left(
             )
             await until(lambda: _ready(operator), seconds=RECOVERY_SECONDS, what="/ready again")
             assert operator.pid == pid
-    finally:
-        workbench.database_url = primary_url
-        standby.remove()
 
 
 async def test_a_standby_that_is_named_first_answers_neither_repeats_nor_questions(
     workbench: Workbench, postgres: PostgresServer
 ) -> None:
     """So it is after a failover, unless somebody changes the order of the hosts."""
-    standby = StandbyServer(postgres)
-    try:
-        standby.start()
+    with StandbyServer(postgres) as standby:
         primary = urlsplit(workbench.database_url)
         first = urlsplit(standby.moved(workbench.database_url)).netloc
         hosts = f"{first},{primary.netloc.rpartition('@')[2]}"
@@ -89,8 +82,6 @@ async def test_a_standby_that_is_named_first_answers_neither_repeats_nor_questio
             await connection.close()
         assert (stored.status, again.status, found.status) == (201, 200, 200), again.content
         assert again.json == stored.json == whole.json["items"][0]["record"]
-    finally:
-        standby.remove()
 
 
 async def test_a_password_is_replaced_in_the_secrets_directory(

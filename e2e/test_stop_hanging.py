@@ -52,13 +52,9 @@ async def hanging_embedder() -> AsyncIterator[OpenAIService]:
 @asynccontextmanager
 async def redis_proxy() -> AsyncIterator[FreezableProxy]:
     """Run a Redis behind a proxy that can be frozen."""
-    server = RedisServer()
-    server.start()
-    try:
+    with RedisServer() as server:
         async with FreezableProxy(server.url) as proxy:
             yield proxy
-    finally:
-        server.remove()
 
 
 async def test_a_stop_while_the_embedder_hangs(workbench: Workbench, client: BulkClient) -> None:

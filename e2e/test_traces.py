@@ -69,11 +69,15 @@ def _only(collector: Collector, trace_id: str, name: str) -> Sent:
     return found
 
 
-def _store(operator: OperatorProcess, namespace: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def _store(
+    operator: OperatorProcess, namespace: str, headers: Mapping[str, str], *, whole: bool = False
+) -> dict[str, Any]:
+    """Store a record; ``whole``: as a group of one, in a transaction of its own."""
     body = audit_record("over-http", type="Execution")
     body["metadata"]["namespace"] = namespace
-    answer = ApiClient(operator.api_url).post("/store/execution", body, headers)
-    assert answer.status == 201, answer.content
+    path, sent = ("/store/execution?atomic=true", [body]) if whole else ("/store/execution", body)
+    answer = ApiClient(operator.api_url).post(path, sent, headers)
+    assert answer.status == (207 if whole else 201), answer.content
     receipt: dict[str, Any] = answer.json
     return receipt
 
@@ -164,22 +168,28 @@ async def test_a_record_over_http_is_in_the_trace_of_its_caller(
         assert lines, name
     assert " # {" not in operator.metrics()  # the plain form has none
 
+    group = f"00-{'b' * 32}-{CALLER_SPAN}-01"
+    await asyncio.to_thread(_store, operator, workbench.namespace, {"traceparent": group}, whole=True)
+    await _has(collector, "b" * 32, server, "store AuditRecord", "wait", "commit", "write vector")
+
     unsampled = f"00-{'a' * 32}-{CALLER_SPAN}-00"
     await asyncio.to_thread(_store, operator, workbench.namespace, {"traceparent": unsampled})
     await asyncio.to_thread(_store, operator, workbench.namespace, {})
-    await until(lambda: _has_servers(collector, 2), seconds=SECONDS, what="the third request is sent")
+    await until(lambda: _has_servers(collector, 3), seconds=SECONDS, what="the last request is sent")
     assert collector.trace("a" * 32) == []
+    assert {span.name for span in collector.spans if span.kind == _SERVER} == {server}, "no probe"
 
 
 async def _has_servers(collector: Collector, number: int) -> bool:
     return sum(span.kind == _SERVER for span in collector.spans) >= number
 
 
-@pytest.mark.parametrize("fault", ["hangs", "refuses", "is away"])
+@pytest.mark.parametrize("fault", ["hangs", "is busy", "refuses", "is away"])
 async def test_a_broken_collector_delays_neither_records_nor_the_stop(
     workbench: Workbench, client: BulkClient, collector: Collector, fault: str
 ) -> None:
-    collector.hangs, collector.status = fault == "hangs", 503
+    """What it refuses is not sent again; what it is too busy for is, for longer than a stop may take."""
+    collector.hangs, collector.status = fault == "hangs", 401 if fault == "refuses" else 503
     url = f"http://127.0.0.1:{free_port()}" if fault == "is away" else collector.url
     # Longer than a test may take: whoever waits for the collector is noticed.
     patient = {
@@ -197,8 +207,15 @@ async def test_a_broken_collector_delays_neither_records_nor_the_stop(
     await until(cleared, seconds=SECONDS, what="the records are stored and cleared")
     assert operator.metric('datastorage_write_total{status="success",table="audit_records"}') == 30
     assert operator.metric('datastorage_trace_spans_total{outcome="made"}') > 100
+    if fault == "refuses":
+        await until(lambda: _have_failed(operator), seconds=SECONDS, what="failed spans are counted")
     assert operator.metric('datastorage_trace_spans_total{outcome="sent"}') == 0
     assert await asyncio.to_thread(operator.terminate) == 0
     log = operator.log_path.read_text()
     assert "The stop took longer" not in log
+    assert ("The last spans are dropped" in log) is (fault != "refuses")
     assert SECRET not in log
+
+
+async def _have_failed(operator: OperatorProcess) -> bool:
+    return operator.metric('datastorage_trace_spans_total{outcome="failed"}') > 0

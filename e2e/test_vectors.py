@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,13 +30,11 @@ _WITHOUT_VECTOR = """
 _PENDING = "SELECT count(*) FROM datastorage.vector_outbox"
 
 
-@pytest_asyncio.fixture
-async def redis() -> AsyncIterator[RedisServer]:
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
     """A Redis of the test's own."""
-    server = RedisServer()
-    await asyncio.to_thread(server.start)
-    yield server
-    server.remove()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest_asyncio.fixture

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -15,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-_PATH = "/v1/traces"
+_PATH: Final = "/v1/traces"
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,10 @@ class Collector:
         self.endless_bytes = 0
         """How many bytes of endless answers were taken from it."""
         self.requests = 0
+        """How many requests have come, also those that get no answer."""
         self.headers: list[Mapping[str, str]] = []
         self.raw: list[bytes] = []
+        """The bodies of the requests that it has answered with 200."""
         self._spans: list[Sent] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -76,9 +77,7 @@ class Collector:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._server.shutdown()
         self._server.server_close()

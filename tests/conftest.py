@@ -61,12 +61,8 @@ def databases_on_16() -> Iterator[TestDatabases]:
 
 
 def _databases_on_own(version: int) -> Iterator[TestDatabases]:
-    server = PostgresServer(version)
-    try:
-        server.start()
+    with PostgresServer(version) as server:
         yield from _databases_on(server.owner_url)
-    finally:
-        server.remove()
 
 
 def _databases_on(url: str) -> Iterator[TestDatabases]:

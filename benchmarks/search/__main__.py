@@ -83,9 +83,7 @@ async def _measure(models: Sequence[str]) -> list[Asked]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
-    server = PostgresServer()
-    try:
-        server.start()
+    with PostgresServer() as server:
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
         asked: list[Asked] = []
@@ -100,8 +98,6 @@ async def _measure(models: Sequence[str]) -> list[Asked]:
                     for question in questions
                 ]
         return asked
-    finally:
-        server.remove()
 
 
 @asynccontextmanager

@@ -17,11 +17,19 @@ from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
 from examples.demo.outage import play_outage
 from examples.demo.requests import tell_by_requests
+from examples.demo.scene import Demo
 from examples.demo.services import Services, services
-from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
-from examples.demo.story import Demo, play_story
+from examples.demo.stage import (
+    Stage,
+    interruptible,
+    own_directory,
+    show_access,
+    stage,
+    until_interrupted,
+)
+from examples.demo.story import play_story
 from examples.demo.watched import show_queries, show_what_prometheus_saw
-from harness.controlplane import ControlPlaneError
+from harness.controlplane import ComponentError, ControlPlaneError
 
 DESCRIPTION = """\
 Shows the way of records from the cluster into PostgreSQL: sets up a real
@@ -35,6 +43,8 @@ control plane are built before that, about 11 minutes on 2 cores. Without Go's
 modules for Prometheus, its part is left out. The exit code is 0 if every check
 passed. Everything is stopped and removed in the end; after a failure the logs
 are kept. Several demos can run at the same time."""
+WHAT_TO_DO = """\
+Run the demo again when the machine has less to do. If the same program fails again, its log says why."""
 OPERATOR_USER = "system:serviceaccount:datastorage-system:datastorage"
 
 
@@ -52,6 +62,8 @@ def main() -> int:
     except (ControlPlaneError, asyncpg.PostgresError, OSError) as error:
         notes: list[str] = getattr(error, "__notes__", [])
         narrator.failed("The demo cannot go on", [*str(error).splitlines(), *notes])
+        if isinstance(error, ComponentError):
+            narrator.say(WHAT_TO_DO)
         return 1
     return 0
 
@@ -94,14 +106,18 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
         stage(narrator, directory, own_services.settings) as running,
         monitoring(narrator, program, directory, running.operator) as own_monitoring,
     ):
+
+        def programs_run() -> None:
+            running.check()
+            own_services.check()
+            if own_monitoring is not None:
+                own_monitoring.check()
+
         with Observer(running.cluster, narrator.happened) as observer:
 
             def still_running() -> None:
-                running.check()
-                own_services.check()
+                programs_run()
                 observer.check()
-                if own_monitoring is not None:
-                    own_monitoring.check()
 
             checks = Checks(narrator, still_running)
             demo = Demo(narrator, checks, running, own_services, observer, own_monitoring, ttl)
@@ -121,7 +137,9 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
                 stop_operator(demo)
             summary(demo, counts, time.monotonic() - started)
         if keep:
-            _keep(narrator, running, own_services, own_monitoring)
+            _show_how_to_use(narrator, running, own_services, own_monitoring)
+            until_interrupted(programs_run)
+            narrator.heading("Stopping, and removing everything")
 
 
 def _check_stage(demo: Demo) -> None:
@@ -175,20 +193,13 @@ def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:
     return "typeChecking" not in status or bool(status["typeChecking"].get("expressionWarnings"))
 
 
-def _keep(
+def _show_how_to_use(
     narrator: Narrator, running: Stage, own_services: Services, own_monitoring: Monitoring | None
 ) -> None:
     narrator.heading("Everything keeps running until Ctrl-C. In another terminal:")
     show_access(narrator, running, own_services.settings)
     if own_monitoring is not None:
         show_queries(narrator, own_monitoring)
-    try:
-        while True:
-            running.check()
-            own_services.check()
-            time.sleep(1.0)
-    except KeyboardInterrupt:
-        narrator.heading("Stopping, and removing everything")
 
 
 if __name__ == "__main__":

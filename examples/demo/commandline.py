@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 from examples.demo.checks import Seen
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 
 
 def check_output(

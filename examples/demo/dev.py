@@ -3,11 +3,9 @@
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable
 
 from examples.demo.narrator import Narrator
-from examples.demo.stage import interruptible, own_directory, show_access, stage
+from examples.demo.stage import interruptible, own_directory, show_access, stage, until_interrupted
 from harness.controlplane import ControlPlaneError
 
 DESCRIPTION = """\
@@ -33,7 +31,7 @@ def main() -> int:
         ):
             narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
             show_access(narrator, running, {})
-            _wait(running.check)
+            until_interrupted(running.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
         narrator.failed(
@@ -41,15 +39,6 @@ def main() -> int:
         )
         return 1
     return 0
-
-
-def _wait(check: Callable[[], None]) -> None:
-    try:
-        while True:
-            check()
-            time.sleep(1.0)
-    except KeyboardInterrupt:
-        return
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from examples.demo.checks import Seen
+from examples.demo.scene import Demo
 from examples.demo.stage import EXAMPLES
-from examples.demo.story import Demo, find_row
+from examples.demo.story import find_row
 from examples.event_recorder import MANAGED_BY, record_name
 from harness.controlplane.processes import Component, ProcessGroup
 

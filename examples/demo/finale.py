@@ -3,7 +3,7 @@
 from examples.demo.archive import TABLES
 from examples.demo.checks import Seen
 from examples.demo.flow import LEAST_TTL
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 
 GET_ALL = ("get", "auditrecords,actiontraces", "--all-namespaces")
 RECORDS_SQL = """

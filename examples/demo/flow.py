@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from examples.demo.observer import Followed
 from examples.demo.records import NAMESPACE, audit_record, create
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 from harness.controlplane import ControlPlaneError, KubectlError
 
 PAUSE = 0.6  # seconds between two records

@@ -12,9 +12,10 @@ from examples.demo.archive import VECTORS
 from examples.demo.checks import Seen
 from examples.demo.commandline import check_output, look_for, read, show
 from examples.demo.records import NAMESPACE, audit_record, create, wait_until_stored
+from examples.demo.scene import Demo
 from examples.demo.services import HOST
 from examples.demo.stage import EXAMPLES
-from examples.demo.story import CORRELATION, Demo
+from examples.demo.story import CORRELATION
 
 EQUAL_EVENTS = 5
 EQUAL_NAMES = "cart-restart-%"

@@ -54,15 +54,12 @@ class Monitoring:
 
 def find_prometheus(narrator: Narrator) -> Path | None:
     """Return the program, which is built if that was never done; without it, say why it is left out."""
-    started = time.monotonic()
     try:
-        program = ensure_prometheus_alone()  # says on standard error what it builds
+        with narrator.timed("Prometheus was built"):
+            return ensure_prometheus_alone()  # says on standard error what it builds
     except BuildError as error:
         narrator.say(f"Without Prometheus, which can't be built here: {str(error).splitlines()[-1]}")
         return None
-    if time.monotonic() - started > 1:
-        narrator.say(f"Prometheus was built in {time.monotonic() - started:.0f} s")
-    return program
 
 
 @contextmanager

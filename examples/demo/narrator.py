@@ -11,6 +11,7 @@ from rich.text import Text
 
 STILL_INTERVAL = 10.0  # seconds between two lines about a wait, where no spinner can turn
 PIPED_WIDTH = 200  # columns
+NOTICED = 1.0  # seconds; what is there already takes less
 
 
 class Narrator:
@@ -57,6 +58,15 @@ class Narrator:
             self._console.print(table, soft_wrap=False)
         for line in captured.get().splitlines():
             self._console.print(Text.from_ansi(f"    {line.rstrip()}"))
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Say how long the block took, if that was long enough to be noticed."""
+        started = time.monotonic()
+        yield
+        seconds = time.monotonic() - started
+        if seconds > NOTICED:
+            self.say(f"{what} in {seconds:.0f} s")
 
     @contextmanager
     def waiting(self, name: str) -> Iterator[Callable[[str], None]]:

@@ -8,7 +8,7 @@ from examples.demo.checks import Seen
 from examples.demo.commandline import check_output, look_for, read
 from examples.demo.flow import CORRELATION, INCIDENTS, Flow
 from examples.demo.observer import Followed
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 from examples.demo.watched import check_alert_ends, check_alert_fires
 
 ENOUGH = 3  # records that have to be seen in each stage of the outage

@@ -6,7 +6,7 @@ import yaml
 
 from datastorage.resources.kinds import AUDIT_RECORD
 from examples.demo.checks import Seen
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 from harness.manifests import manifest
 
 NAMESPACE = "payments"

@@ -3,7 +3,6 @@
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from datastorage.embeddedservers import redis_program
 from examples.demo.narrator import Narrator
 from harness import REPOSITORY, minilm
 from harness.controlplane import ControlPlaneError
-from harness.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.controlplane.processes import Component, ProcessGroup
 from harness.ports import free_port
 
 START_TIMEOUT = 60.0  # seconds; the model is loaded in less than 2 on an idle machine
-POLL_INTERVAL = 0.05  # seconds between two looks at what is starting
 HOST = "127.0.0.1"
 
 
@@ -34,16 +32,11 @@ class Service:
         """Start it, and return when it listens.
 
         Raises:
-            ControlPlaneError: it ended, or does not listen in time.
+            ComponentError: it ended, or does not listen in time.
         """
         self._component.start(self._group)
         self._wanted = True
-        deadline = Deadline(START_TIMEOUT)
-        while not self._listens():
-            self.check()
-            if deadline.passed():
-                raise ControlPlaneError(f"{self._component.name} does not start{self._component.log_tail()}")
-            time.sleep(POLL_INTERVAL)
+        self._component.wait_ready(self._listens, START_TIMEOUT)
 
     def kill(self) -> None:
         """End it without warning (SIGKILL)."""

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from harness.controlplane.binaries import ensure_binaries, kubernetes_version
 from harness.operatorprocess import OperatorProcess
 
 EXAMPLES = REPOSITORY / "examples"
+SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"
 OPERATOR = ("datastorage-system", "datastorage")  # namespace and name of its ServiceAccount
 
 
@@ -48,10 +49,8 @@ def stage(
         ControlPlaneError: a program cannot be built or does not start; the message has the end of its log.
     """
     narrator.say(f"Everything that runs here keeps its files in {directory}")
-    started = time.monotonic()
-    ensure_binaries()  # says on standard error what it builds
-    if time.monotonic() - started > 1:
-        narrator.say(f"The control plane's programs were built in {time.monotonic() - started:.0f} s")
+    with narrator.timed("The control plane's programs were built"):
+        ensure_binaries()  # says on standard error what it builds
     narrator.say(
         f"Starting etcd, kube-apiserver and kube-controller-manager {kubernetes_version()}, about 5 s …"
     )
@@ -93,7 +92,7 @@ def own_directory(chosen: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     except BaseException as error:
-        error.add_note(f"logs kept in {directory}/operator/*.log and {directory}/cluster/logs/*.log")
+        error.add_note(f"The logs are kept in {directory}: each is a file whose name ends with .log")
         raise
     else:
         shutil.rmtree(directory, ignore_errors=True)
@@ -118,6 +117,16 @@ def interruptible() -> Iterator[None]:
     sys.exit(130)
 
 
+def until_interrupted(check: Callable[[], None]) -> None:
+    """Wait for Ctrl-C. Each second `check` is called, which raises when a program has ended by itself."""
+    try:
+        while True:
+            check()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
+
+
 def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str]) -> None:
     """Show how to reach the cluster, PostgreSQL and the API from another terminal.
 
@@ -139,9 +148,6 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     narrator.quote(f"{datastorage} top --metrics-url {running.operator.metrics_url}")
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
     narrator.quote(f"curl $API/ready; echo; curl {running.operator.metrics_url}")
-
-
-SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"
 
 
 def _bundled_psql() -> str:

@@ -1,7 +1,6 @@
 """Plays a remediation: applies the manifests of examples/remediation-story one after the other."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,9 @@ from typing import Any
 import yaml
 
 from examples.demo.archive import Row
-from examples.demo.checks import Checks, Seen
-from examples.demo.monitoring import Monitoring
-from examples.demo.narrator import Narrator
-from examples.demo.observer import Observer
-from examples.demo.services import Services
-from examples.demo.stage import EXAMPLES, Stage
+from examples.demo.checks import Seen
+from examples.demo.scene import Demo
+from examples.demo.stage import EXAMPLES
 
 STORY = EXAMPLES / "remediation-story"
 TABLES = {"AuditRecord": "audit_records", "ActionTrace": "action_traces"}
@@ -23,22 +19,6 @@ CORRELATION = "rr-checkout-oom-4f7a"
 # creation time is the real one, and must fit between the others.
 PLAYED_AT = datetime(2026, 3, 14, 9, 26, 56, tzinfo=UTC)
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Everything that the scenes of the demo use.
-
-    `monitoring` is None if there is no Prometheus; `ttl` is in seconds.
-    """
-
-    narrator: Narrator
-    checks: Checks
-    stage: Stage
-    services: Services
-    observer: Observer
-    monitoring: Monitoring | None
-    ttl: int
 
 
 def play_story(demo: Demo) -> None:

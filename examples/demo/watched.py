@@ -6,7 +6,7 @@ from typing import Final
 from examples.demo.checks import Seen
 from examples.demo.monitoring import SHORTENED, Monitoring, clock
 from examples.demo.narrator import Narrator
-from examples.demo.story import Demo
+from examples.demo.scene import Demo
 
 ALERT: Final = "DataStorageVectorDBDegraded"
 

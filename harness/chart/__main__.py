@@ -5,7 +5,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from harness import REPOSITORY
+from harness import REPOSITORY, generated
 from harness.chart.build import ARCHIVE, PAGE, chart_files, packed, page, write_folder
 
 DESCRIPTION = """\
@@ -25,7 +25,8 @@ then:
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.check or arguments.page:
-        return _page(write=arguments.page)
+        wanted = {PAGE.relative_to(REPOSITORY): page()}
+        return generated.make(wanted, "make docs", check=arguments.check)
     if arguments.folder is not None:
         write_folder(arguments.folder)
         print(arguments.folder)
@@ -35,19 +36,6 @@ def main() -> int:
     path = arguments.output / ARCHIVE
     path.write_bytes(content)
     print(f"{path}  sha256:{hashlib.sha256(content).hexdigest()}")
-    return 0
-
-
-def _page(*, write: bool) -> int:
-    wanted, name = page(), PAGE.relative_to(REPOSITORY)
-    if PAGE.read_text() == wanted:
-        print(f"{name} is up to date")
-        return 0
-    if not write:
-        print(f"{name} does not have the values of the chart: run make docs", file=sys.stderr)
-        return 1
-    PAGE.write_text(wanted)
-    print(f"wrote {name}")
     return 0
 
 

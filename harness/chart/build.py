@@ -16,6 +16,7 @@ from harness.chart.sources import Sources
 from harness.chart.templates import Templates
 from harness.chart.valuefiles import values_schema, values_table, values_yaml
 from harness.chart.values import MANAGED, chart_values, secret_settings
+from harness.generated import with_section
 
 NAME: Final = "kubernaut-datastorage"
 PAGE: Final = REPOSITORY / "docs" / "reference" / "chart.md"
@@ -71,10 +72,8 @@ def chart_files(repository: Path = REPOSITORY) -> dict[str, str]:
 
 def page(repository: Path = REPOSITORY) -> str:
     """Return the page about the chart, which its README is made from, with the table as it should be."""
-    text = (repository / PAGE.relative_to(REPOSITORY)).read_text()
-    before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    return f"{before}{_BEGIN}\n{values_table(chart_values(Sources(repository)))}{_END}{after}"
+    text = (repository / PAGE.relative_to(REPOSITORY)).read_text(encoding="utf-8")
+    return with_section(text, _BEGIN, values_table(chart_values(Sources(repository))), _END)
 
 
 def write_folder(folder: Path) -> None:

@@ -13,15 +13,15 @@ from harness.controlplane.binaries import ensure_binaries
 from harness.controlplane.certificates import Certificates, KeyPair, ensure_certificates
 from harness.controlplane.cluster import Cluster, kubeconfig, write_private
 from harness.controlplane.components import Layout
-from harness.controlplane.errors import ComponentError, ControlPlaneError
+from harness.controlplane.errors import ControlPlaneError
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
 from harness.ports import free_port, is_free
 
 START_TIMEOUT = 120.0  # seconds until a component must be ready; the slowest takes 4 on 2 idle cores
 STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
-POLL_INTERVAL = 0.05  # seconds between two looks at a component that is starting
 PORT_FILE = "api-port"
 PORT_TIMEOUT = 5.0  # seconds to wait for the port of the last start before taking another
+PORT_INTERVAL = 0.05  # seconds between two looks at that port
 SOCKET_PATH_LIMIT = 100  # bytes; kernels take 104 to 108
 
 
@@ -215,13 +215,7 @@ class ControlPlane(Cluster):
         if self._group is None:
             raise ControlPlaneError("the control plane is not running: call start()")
         component.start(self._group)
-        deadline = Deadline(START_TIMEOUT)
-        while not is_ready():
-            component.check()
-            if deadline.passed():
-                tail = component.log_tail()
-                raise ComponentError(f"{component.name} is not ready after {START_TIMEOUT:.0f} s{tail}")
-            time.sleep(POLL_INTERVAL)
+        component.wait_ready(is_ready, START_TIMEOUT)
 
 
 def _last_port(directory: Path) -> int | None:
@@ -235,5 +229,5 @@ def _last_port(directory: Path) -> int | None:
     while not is_free(port):
         if deadline.passed():
             return None
-        time.sleep(POLL_INTERVAL)
+        time.sleep(PORT_INTERVAL)
     return port

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.controlplane.errors import ComponentError
 
 LOG_TAIL_LINES = 25
+POLL_INTERVAL = 0.05  # seconds between two looks at what is starting
 
 # The guard reads until its standard input ends, which happens however the parent dies, and then kills its
 # whole process group. PR_SET_PDEATHSIG would not do: it fires when the starting *thread* ends.
@@ -65,6 +66,19 @@ class Component:
                 env=_environment(),
                 process_group=group.id,
             )
+
+    def wait_ready(self, is_ready: Callable[[], bool], timeout: float) -> None:
+        """Wait until it is ready, at most `timeout` seconds.
+
+        Raises:
+            ComponentError: it has ended, or is not ready in time; carries the end of the log.
+        """
+        deadline = Deadline(timeout)
+        while not is_ready():
+            self.check()
+            if deadline.passed():
+                raise ComponentError(f"{self.name} is not ready after {timeout:.0f} s{self.log_tail()}")
+            time.sleep(POLL_INTERVAL)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from harness.dashboard.files import stale, write
+from harness import generated
+from harness.dashboard.files import files
 
 
 def main() -> int:
@@ -14,14 +15,7 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail if a file is not as generated"
     )
-    if not parser.parse_args().check:
-        for path in write():
-            print(f"wrote {path}")
-        return 0
-    if changed := stale():
-        print(f"not as generated: {', '.join(map(str, changed))}; run 'make dashboard'", file=sys.stderr)
-        return 1
-    return 0
+    return generated.make(files(), "make dashboard", check=parser.parse_args().check)
 
 
 if __name__ == "__main__":

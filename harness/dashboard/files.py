@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from harness import REPOSITORY, generated
+from harness import REPOSITORY
 from harness.dashboard.grafana import dashboard_json
 from harness.dashboard.page import panels_page
 
@@ -11,19 +11,9 @@ DASHBOARD: Final = Path("manifests", "monitoring", "dashboard", "dashboard.json"
 PAGE: Final = Path("docs", "operations", "dashboard.md")
 
 
-def files(repository: Path = REPOSITORY) -> dict[Path, str]:
+def files() -> dict[Path, str]:
     """Return the text of each file, by its path in the repository; the page keeps what is written by hand."""
     return {
         DASHBOARD: dashboard_json(),
-        PAGE: panels_page((repository / PAGE).read_text(encoding="utf-8")),
+        PAGE: panels_page((REPOSITORY / PAGE).read_text(encoding="utf-8")),
     }
-
-
-def stale(repository: Path = REPOSITORY) -> list[Path]:
-    """Return the files that are not as they should be."""
-    return generated.stale(files(repository), repository)
-
-
-def write(repository: Path = REPOSITORY) -> list[Path]:
-    """Write the files that are not as they should be, and return them."""
-    return generated.write(files(repository), repository)

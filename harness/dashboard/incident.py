@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -115,7 +115,7 @@ async def parts(directory: Path) -> AsyncIterator[Parts]:
         cluster = stack.enter_context(ControlPlane(directory / "cluster", fsync=False))
         await asyncio.to_thread(cluster.apply_product)
         cluster.kubectl("create", "namespace", _RECORDS)
-        postgres, redis = stack.enter_context(_postgres()), stack.enter_context(_redis())
+        postgres, redis = stack.enter_context(PostgresServer()), stack.enter_context(RedisServer())
         embedder = OpenAIService(_DIMENSIONS, vector=hashed_vector)
         await embedder.start()
         stack.push_async_callback(embedder.stop)
@@ -140,26 +140,6 @@ async def parts(directory: Path) -> AsyncIterator[Parts]:
         client = await stack.enter_async_context(BulkClient.connect(cluster.admin_kubeconfig))
         traffic = Traffic(_RECORDS, client, ApiClient(replicas[0].api_url, _token(cluster)))
         yield Parts(postgres, redis, embedder, replicas, prometheus, traffic)
-
-
-@contextmanager
-def _postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
-@contextmanager
-def _redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
 
 
 def _operator(

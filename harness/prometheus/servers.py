@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from harness.controlplane.processes import Component, ProcessGroup
-from harness.polling import until_blocking
 from harness.ports import free_port
 from harness.prometheus.client import PrometheusClient, fetched
 
@@ -26,7 +25,10 @@ class Reading:
 
 
 class _Server:
-    """A program with a port of this machine, ended with the context."""
+    """A program with a port of this machine, ended with the context.
+
+    Entering it raises ComponentError, with the end of the log, if the program does not answer.
+    """
 
     def __init__(self, name: str, command: Sequence[str], directory: Path, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -36,8 +38,12 @@ class _Server:
 
     def __enter__(self) -> Self:
         self._group = ProcessGroup()
-        self._component.start(self._group)
-        until_blocking(self._is_ready, seconds=_START_SECONDS, what=f"{self._component.name} answers")
+        try:
+            self._component.start(self._group)
+            self._component.wait_ready(self._is_ready, _START_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,7 +56,6 @@ class _Server:
         self._component.check()
 
     def _is_ready(self) -> bool:
-        self.check()
         try:
             fetched(f"{self.url}/-/ready")
         except OSError:

@@ -4,10 +4,10 @@ import argparse
 import subprocess
 import sys
 
-from harness import REPOSITORY
+from harness import REPOSITORY, generated
 from harness.controlplane.errors import BuildError
 from harness.prometheus.programs import ensure_prometheus
-from harness.rules.files import PLAIN_RULES, stale, write
+from harness.rules.files import PLAIN_RULES, files
 
 
 def main() -> int:
@@ -15,14 +15,17 @@ def main() -> int:
         prog="python -m harness.rules",
         description="Writes the rules of Prometheus into manifests/monitoring, and what pages say of them.",
     )
-    parser.add_argument("--check", action="store_true", help="check the files, and the rules with promtool")
-    if not parser.parse_args().check:
-        for path in write():
-            print(f"wrote {path}")
-        return 0
-    if changed := stale():
-        print(f"not as generated: {', '.join(map(str, changed))}; run 'make rules'", file=sys.stderr)
-        return 1
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; fail if a file is not as generated, or promtool finds a fault",
+    )
+    check = parser.parse_args().check
+    code = generated.make(files(), "make rules", check=check)
+    return _check_with_promtool() if check and not code else code
+
+
+def _check_with_promtool() -> int:
     try:
         promtool = ensure_prometheus().promtool
     except BuildError as error:

@@ -223,7 +223,7 @@ _ASKING: Final = (
         summary="Search by meaning is slow",
         description="The 95th percentile of searches by meaning is {{ $value | humanizeDuration }}; the "
         "objective is 100 ms.",
-        meaning="Every twentieth search takes longer than that. Answers are complete all the same.",
+        meaning="One search by meaning in twenty takes longer than 100 ms. Answers are complete.",
     ),
 )
 

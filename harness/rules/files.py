@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from harness import REPOSITORY, generated
+from harness import REPOSITORY
 from harness.rules.rendering import Rendering, yaml_text
 from harness.rules.runbook import alerts_table, runbook_page
 
@@ -28,13 +28,13 @@ _ABOUT_PLAIN: Final = """\
 """
 
 
-def files(repository: Path = REPOSITORY) -> dict[Path, str]:
+def files() -> dict[Path, str]:
     """Return the text of each file, by its path in the repository; pages keep what is written by hand."""
     return {
         PROMETHEUS_RULE: _GENERATED + _ABOUT_INSTALLED + yaml_text(prometheus_rule()),
         PLAIN_RULES: _GENERATED + _ABOUT_PLAIN + yaml_text({"groups": Rendering().groups()}),
-        RUNBOOK_PAGE: runbook_page((repository / RUNBOOK_PAGE).read_text()),
-        MONITORING_PAGE: alerts_table((repository / MONITORING_PAGE).read_text()),
+        RUNBOOK_PAGE: runbook_page((REPOSITORY / RUNBOOK_PAGE).read_text(encoding="utf-8")),
+        MONITORING_PAGE: alerts_table((REPOSITORY / MONITORING_PAGE).read_text(encoding="utf-8")),
     }
 
 
@@ -50,13 +50,3 @@ def prometheus_rule() -> dict[str, Any]:
         },
         "spec": {"groups": INSTALLED.groups()},
     }
-
-
-def stale(repository: Path = REPOSITORY) -> list[Path]:
-    """Return the files that are not as they should be."""
-    return generated.stale(files(repository), repository)
-
-
-def write(repository: Path = REPOSITORY) -> list[Path]:
-    """Write the files that are not as they should be, and return them."""
-    return generated.write(files(repository), repository)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
+from harness.generated import with_section
 from harness.rules.model import Alert
 from harness.rules.rendering import Rendering, all_alerts
 
@@ -19,7 +20,7 @@ _TABLE_BEGIN: Final = "<!-- alerts: made by `make rules`; `make lint` holds it -
 _TABLE_END: Final = "<!-- end of alerts -->"
 
 
-def by_name() -> dict[str, Sequence[Alert]]:
+def _by_name() -> dict[str, Sequence[Alert]]:
     """Return the alerts of each name, in the order of the rules."""
     return {name: list(same) for name, same in groupby(all_alerts(), key=lambda alert: alert.name)}
 
@@ -31,7 +32,7 @@ def runbook_page(page: str) -> str:
     for name, section in zip(parts[1::2], parts[2::2], strict=True):
         own_words[name] = section.partition(_SECTION_END)[2].strip("\n")
     sections = []
-    for name, same in by_name().items():
+    for name, same in _by_name().items():
         words = own_words.get(name, "")
         sections.append(f"## {name}\n\n{_said(same)}\n" + (f"\n{words}\n" if words else ""))
     return introduction + "\n".join(sections)
@@ -41,11 +42,10 @@ def alerts_table(page: str) -> str:
     """Return the page with its table of the alerts."""
     rows = [
         f"| [{name}](runbook.md#{name.lower()}) | {_severities(same)} | {same[0].meaning} |"
-        for name, same in by_name().items()
+        for name, same in _by_name().items()
     ]
     table = "\n".join(["| Alert | Severity | What users notice |", "| --- | --- | --- |", *rows])
-    before, _, rest = page.partition(_TABLE_BEGIN)
-    return f"{before}{_TABLE_BEGIN}\n{table}\n{_TABLE_END}{rest.partition(_TABLE_END)[2]}"
+    return with_section(page, _TABLE_BEGIN, f"{table}\n", _TABLE_END)
 
 
 def _said(same: Sequence[Alert]) -> str:

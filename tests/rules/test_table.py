@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from datastorage.metrics import REGISTRY
 from harness import REPOSITORY
+from harness.generated import stale
 from harness.prometheus.programs import ensure_prometheus
-from harness.rules.files import RUNBOOK_PAGE, files, stale
+from harness.rules.files import RUNBOOK_PAGE, files
 from harness.rules.model import Alert, Recording, seconds
 from harness.rules.rendering import Rendering, all_alerts, all_groups, yaml_text
 from harness.rules.runbook import runbook_page
@@ -67,7 +68,7 @@ def test_nobody_waits_longer_for_what_is_critical() -> None:
 
 
 def test_the_files_are_made_from_the_table() -> None:
-    assert stale() == []
+    assert stale(files()) == []
 
 
 def test_a_page_gets_a_section_for_a_new_alert_and_loses_that_of_an_old_one() -> None:

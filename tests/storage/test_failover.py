@@ -173,35 +173,34 @@ async def test_a_reader_takes_any_host_and_the_one_it_asks_for(pair: ServerPair)
 async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
     pair: ServerPair, writers: Callable[[str], Writer]
 ) -> None:
-    heir, is_gone = StandbyServer(pair.primary), False
+    is_gone = False
     try:
-        heir.start()
-        # Acknowledged commits are on the standby then, too.
-        await _configure(pair.primary, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'")
-        async with FreezableProxy(pair.database.service_url) as proxy:
-            writer = writers(proxy.url)
-            bodies = [audit_record(namespace="load") for _ in range(200)]
-            stored = 0
+        with StandbyServer(pair.primary) as heir:
+            # Acknowledged commits are on the standby then, too.
+            await _configure(pair.primary, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'")
+            async with FreezableProxy(pair.database.service_url) as proxy:
+                writer = writers(proxy.url)
+                bodies = [audit_record(namespace="load") for _ in range(200)]
+                stored = 0
 
-            async def load(some: list[dict[str, Any]]) -> None:
-                nonlocal stored
-                for body in some:
-                    await writer.store(body)
-                    stored += 1
+                async def load(some: list[dict[str, Any]]) -> None:
+                    nonlocal stored
+                    for body in some:
+                        await writer.store(body)
+                        stored += 1
 
-            loading = [asyncio.create_task(load(bodies[n::4])) for n in range(4)]
-            await eventually(lambda: stored > 40, seconds=3 * _RECOVERY_SECONDS)
-            is_gone = True
-            await asyncio.to_thread(pair.primary.stop, "immediate")
-            await asyncio.to_thread(heir.promote)
-            proxy.redirect_to(heir.moved(pair.database.service_url))
-            async with asyncio.timeout(2 * _RECOVERY_SECONDS):
-                await asyncio.gather(*loading)
-            connection = await connect(heir.moved(pair.database.owner_url))
-            assert await connection.fetchval(_COUNT, "load") == len(bodies)
-            await connection.close()
+                loading = [asyncio.create_task(load(bodies[n::4])) for n in range(4)]
+                await eventually(lambda: stored > 40, seconds=3 * _RECOVERY_SECONDS)
+                is_gone = True
+                await asyncio.to_thread(pair.primary.stop, "immediate")
+                await asyncio.to_thread(heir.promote)
+                proxy.redirect_to(heir.moved(pair.database.service_url))
+                async with asyncio.timeout(2 * _RECOVERY_SECONDS):
+                    await asyncio.gather(*loading)
+                connection = await connect(heir.moved(pair.database.owner_url))
+                assert await connection.fetchval(_COUNT, "load") == len(bodies)
+                await connection.close()
     finally:
-        heir.remove()
         if is_gone:
             pair.primary.start()
         await _configure(pair.primary, "ALTER SYSTEM RESET synchronous_standby_names")

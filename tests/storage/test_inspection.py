@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -305,15 +305,11 @@ async def test_migrating_as_a_role_that_may_not_grant_names_the_owner(
         await asyncio.to_thread(migrate, cloned.service_url)
 
 
-@pytest_asyncio.fixture
-async def fresh_server() -> AsyncIterator[PostgresServer]:
+@pytest.fixture
+def fresh_server() -> Iterator[PostgresServer]:
     """A server without the roles."""
-    server = PostgresServer()
-    try:
-        await asyncio.to_thread(server.start)
+    with PostgresServer() as server:
         yield server
-    finally:
-        await asyncio.to_thread(server.remove)
 
 
 async def _output(*command: str | Path, given: bytes | None = None) -> bytes:

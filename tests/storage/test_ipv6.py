@@ -42,15 +42,11 @@ async def test_migrations(cloned: TestDatabase) -> None:
 
 
 async def test_redis() -> None:
-    server = RedisServer(with_password=True)
-    server.start()
-    try:
+    with RedisServer(with_password=True) as server:
         store = RedisStore(server.url.replace("127.0.0.1", "[::1]"), 60)
         await store.set({"key": b"value"})
         assert await store.get(["key"]) == [b"value"]
         await store.close()
-    finally:
-        server.remove()
 
 
 async def test_the_embedding_service() -> None:

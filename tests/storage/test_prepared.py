@@ -43,21 +43,18 @@ async def _prepare(settings: Settings) -> VectorStore:
 async def test_it_asks_the_schema_loads_the_model_and_connects_to_redis(
     cloned: TestDatabase, owner: Any
 ) -> None:
-    server = RedisServer()
-    server.start()
-    client = Redis.from_url(server.url)
     calls = _calls_of_the_model()
-    try:
-        async with open_store(_settings(cloned.service_url, server.url), writable=True) as store:
+    with RedisServer() as server:
+        async with (
+            Redis.from_url(server.url) as client,
+            open_store(_settings(cloned.service_url, server.url), writable=True) as store,
+        ):
             assert store.vectors is not None
             assert len(await client.client_list()) == 1
             await prepare_vectors(store.vectors)
             assert len(await client.client_list()) > 1
             assert await owner.fetchval(_OTHER_SESSIONS) > 0
             assert _calls_of_the_model() > calls
-    finally:
-        await client.aclose()
-        server.remove()
 
 
 async def test_a_newer_schema_is_refused(cloned: TestDatabase, owner: Any) -> None:

@@ -33,10 +33,8 @@ from tests.support.tasks import Spawn
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.remove()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest_asyncio.fixture

@@ -29,17 +29,9 @@ class ServerPair:
 @contextmanager
 def server_pair() -> Iterator[ServerPair]:
     """Run both servers until the end of the block. Needs a thread without a running event loop."""
-    primary = PostgresServer()
-    standby: StandbyServer | None = None
-    try:
-        primary.start()
+    with PostgresServer() as primary:
         databases = TestDatabases(primary.owner_url)
         databases.prepare()
         database = asyncio.run(databases.clone())
-        standby = StandbyServer(primary)
-        standby.start()
-        yield ServerPair(primary, standby, database)
-    finally:
-        if standby is not None:
-            standby.remove()
-        primary.remove()
+        with StandbyServer(primary) as standby:
+            yield ServerPair(primary, standby, database)

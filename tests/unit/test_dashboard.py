@@ -13,11 +13,12 @@ from prometheus_client import generate_latest
 
 from datastorage.metrics import CHAPTERS, REGISTRY, Declared
 from harness import REPOSITORY
-from harness.dashboard.files import DASHBOARD, files, stale
+from harness.dashboard.files import DASHBOARD, files
 from harness.dashboard.model import CHOSEN, Panel, Query
 from harness.dashboard.page import BEGIN, END, panels_page
 from harness.dashboard.selectors import Selector, selectors
 from harness.dashboard.table import PANELS
+from harness.generated import stale
 from harness.rules.model import Alert
 from harness.rules.objectives import OBJECTIVES
 from harness.rules.rendering import Rendering, all_alerts
@@ -126,7 +127,7 @@ def made() -> dict[str, Any]:
 
 
 def test_the_files_are_made_from_the_table() -> None:
-    assert stale() == []
+    assert stale(files()) == []
 
 
 def test_grafanas_library_reads_all_of_the_dashboard() -> None:

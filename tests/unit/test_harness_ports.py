@@ -47,21 +47,18 @@ def test_processes_that_run_at_the_same_time_get_different_ports() -> None:
 def test_a_port_that_is_taken_before_the_first_start_is_replaced() -> None:
     server = PostgresServer()
     first = server.port
-    try:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", first))
-            taken.listen()
-            server.start()
-        assert server.port != first
 
-        async def ask() -> int:
-            connection = await connect(server.owner_url)
-            try:
-                answer: int = await connection.fetchval("SELECT 1")
-                return answer
-            finally:
-                await connection.close()
+    async def ask() -> int:
+        connection = await connect(server.owner_url)
+        try:
+            answer: int = await connection.fetchval("SELECT 1")
+            return answer
+        finally:
+            await connection.close()
 
-        assert asyncio.run(ask()) == 1
-    finally:
-        server.remove()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        with server:
+            assert server.port != first
+            assert asyncio.run(ask()) == 1

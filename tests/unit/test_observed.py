@@ -22,6 +22,8 @@ from datastorage.api.observed import LogPace, Observed, Served
 from datastorage.errors import TransientError
 from datastorage.logs import configure_logging
 from datastorage.metrics import Method
+from datastorage.tracing import NO_TRACES, Traces, open_traces
+from harness.collector import Collector
 from harness.ports import free_port
 from tests.support.counted import changes, series
 from tests.support.serving import serving
@@ -36,7 +38,7 @@ THING = "/api/v1/things/{name}"
 class Bench:
     """The API port, with routes of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces = NO_TRACES) -> None:
         self.port = free_port()
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         router = APIRouter(prefix="/api/v1")
@@ -49,7 +51,7 @@ class Bench:
         router.add_api_route("/bug", self._bug, methods=["GET"])
         router.add_api_route("/slow", self._slow, methods=["GET"])
         self.app: FastAPI = api_app([router], health_routes(health={}, ready={}, notes={}))
-        self.server = api_server(self.app, addresses="127.0.0.1", port=self.port)
+        self.server = api_server(self.app, addresses="127.0.0.1", port=self.port, traces=traces)
 
     async def _thing(self, name: str) -> Response:
         return PlainTextResponse(name * 100)
@@ -272,6 +274,23 @@ async def test_a_failed_request_is_logged_with_its_names_and_without_its_questio
     assert (line["status"], line["client"]) == (503, "127.0.0.1")
     assert line["error"] == "PostgreSQL is away"
     assert "secretword" not in lines.stream.getvalue()
+
+
+async def test_a_request_that_is_recorded_is_logged_with_its_own_span(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        async with open_traces() as traces:
+            bench = Bench(traces)
+            async with serving(bench.server):
+                await bench.send("/api/v1/away", headers={"traceparent": TRACEPARENT})
+                await bench.send("/api/v1/away")
+                await bench.send("/health")
+    first, second = ((line["trace_id"], line["span_id"]) for line in lines.read("WARNING"))
+    assert [(span.trace_id, span.span_id) for span in collector.spans] == [first, second], "no probe"
+    assert first[0] == TRACE
+    assert all(span.failed for span in collector.spans)
 
 
 async def test_what_is_logged_while_a_request_is_served_names_it(bench: Bench, lines: Lines) -> None:

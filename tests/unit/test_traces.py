@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -69,7 +69,8 @@ asyncio.run(opened())
 after = {name for name in sys.modules if name.startswith("opentelemetry")}
 print(*sorted(after - before))
 print(*sorted(sys.modules.keys() & {"opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf"}))
-print(*sorted(sys.modules.keys() & {"requests", "datastorage.tracing.sdk", "datastorage.tracing.exporting"}))
+known = {"datastorage.tracing." + name for name in ("identity", "interface", "opening")}
+print(*sorted(name for name in sys.modules if name.startswith("datastorage.tracing.") and name not in known))
 """
 _OPENED = """
 import asyncio
@@ -148,8 +149,7 @@ def request_of(traces: Traces, *, is_sampled: bool = True) -> RequestTrace:
 
 async def commit(traces: Traces, items: Sequence[Item], rows: Sequence[StoredRecord]) -> None:
     async def store(_: Sequence[Record]) -> list[StoredRecord]:
-        with traces.embedding():
-            pass
+        traces.embedding_begins()
         return list(rows)
 
     await Attempts(store, [item.record for item in items], traces.commit(items))()
@@ -164,19 +164,40 @@ def test_without_a_collector_nothing_of_it_is_loaded() -> None:
 
 
 @pytest.mark.parametrize(
-    "environment",
+    ("environment", "why"),
     [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-        {**COLLECTOR, "OTEL_SDK_DISABLED": "true"},
-        {**COLLECTOR, "OTEL_TRACES_EXPORTER": "none"},
-        {**COLLECTOR, "OTEL_TRACES_EXPORTER": "zipkin"},
-        {**COLLECTOR, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        ({}, None),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, None),
+        ({**COLLECTOR, "OTEL_SDK_DISABLED": "true"}, None),
+        ({**COLLECTOR, "OTEL_TRACES_EXPORTER": "none"}, None),
+        ({**COLLECTOR, "OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER must be otlp or none"),
+        (
+            {**COLLECTOR, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "the protocol must be http/protobuf, on the port 4318 of most collectors",
+        ),
     ],
 )
-async def test_these_environments_make_no_traces(environment: dict[str, str]) -> None:
+async def test_these_environments_make_no_traces_and_the_log_says_which_is_a_mistake(
+    environment: dict[str, str], why: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     async with open_traces(environment) as traces:
         assert traces is NO_TRACES
+    logged = [] if why is None else [f"Starting without traces: {why}"]
+    assert [entry.getMessage() for entry in caplog.records] == logged
+
+
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+async def test_a_variable_that_the_library_refuses_is_logged_and_makes_no_traces(
+    variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one is read for the sending, the other for the making."""
+    for name, value in (*COLLECTOR.items(), (variable, "-1")):
+        monkeypatch.setenv(name, value)
+    async with open_traces() as traces:
+        assert traces is NO_TRACES
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "Starting without traces: the OTEL_ variables can't be used (ValueError)"
+    ]
 
 
 @pytest.mark.parametrize("name", ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"])
@@ -234,8 +255,13 @@ async def test_a_record_of_the_cluster_has_one_trace_to_its_deletion(made: Made)
     assert all(links(span) == [context(batch)] for span in made.named("commit"))
     assert attributes(first)["datastorage.record.correlation_id"] == correlation_id_of(mine)
     assert attributes(first)["datastorage.record.uid"] == key.uid
-    states = [attributes(span)["datastorage.vector.state"] for span in own if span.name == "write vector"]
+    vectors = [span for span in own if span.name == "write vector"]
+    states = [attributes(span)["datastorage.vector.state"] for span in vectors]
     assert states == ["Pending", "Written"]
+    wait, committed = (next(span for span in own if span.name == name) for name in ("wait", "commit"))
+    assert (wait.start_time, wait.end_time) == (first.start_time, committed.start_time)
+    assert committed.end_time == vectors[0].end_time == first.end_time
+    assert (vectors[0].start_time or 0) > (committed.start_time or 0), "the embedder is asked in the commit"
 
 
 async def test_a_repetition_is_a_child_of_the_first_span(made: Made) -> None:
@@ -245,6 +271,17 @@ async def test_a_repetition_is_a_child_of_the_first_span(made: Made) -> None:
     repeated = made.one("store AuditRecord")
     assert (context(repeated)[0], parent(repeated)) == (first.trace_id, first.span_id)
     assert context(repeated)[1] != first.span_id
+    assert attributes(repeated)["datastorage.record.repeated"] is True
+
+
+async def test_a_record_that_differs_from_the_archive_says_so(made: Made) -> None:
+    rows = [replace(row(), diverged=True), row()]
+    items = [Item(record(name), made.traces.taken_in()) for name in ("one", "two")]
+    await commit(made.traces, items, rows)
+    differs = [
+        attributes(span).get("datastorage.record.diverged") for span in made.named("store AuditRecord")
+    ]
+    assert differs == [True, None]
 
 
 async def test_a_single_record_of_a_request_is_in_the_trace_of_its_caller(made: Made) -> None:
@@ -390,6 +427,21 @@ async def test_spans_that_can_not_be_made_change_nothing(
     assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"], "logged once"
 
 
+async def test_a_sampler_that_fails_records_nothing_and_is_logged_once(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no rules for samples")
+
+    monkeypatch.setattr(made.traces._recorder._sampler, "should_sample", fail)
+    assert made.traces.request(*CALLER, is_sampled=True) is None
+    assert made.traces.trace_id("uid") is None
+    with made.traces.step(Step.STATUS, "uid", 1, dict):
+        pass
+    assert made.spans == ()
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
+
+
 async def test_samples_of_histograms_name_their_trace(made: Made) -> None:
     mine = record()
     await commit(made.traces, [Item(mine, made.traces.taken_in())], [row()])
@@ -498,6 +550,9 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
         return await traces.problem() is None
 
     await until(works, seconds=20, what="an export has succeeded")
+    sent = collector.requests
+    await until(lambda: asked(sent + 3), seconds=20, what="further exports have succeeded")
+    assert await traces.problem() is None
     assert [entry.getMessage() for entry in caplog.records] == [
         "Traces can't be sent; until they can, spans are dropped",
         "Traces are sent again",

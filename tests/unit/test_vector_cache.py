@@ -45,10 +45,8 @@ Make = Callable[..., VectorCache]
 
 @pytest.fixture(scope="module")
 def module_server() -> Iterator[RedisServer]:
-    server = RedisServer()
-    server.start()
-    yield server
-    server.remove()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -62,10 +60,8 @@ def server(module_server: RedisServer) -> RedisServer:
 @pytest.fixture
 def own_server() -> Iterator[RedisServer]:
     """A server for a test that stops it or sets it up differently."""
-    server = RedisServer()
-    server.start()
-    yield server
-    server.remove()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest_asyncio.fixture
@@ -491,9 +487,7 @@ async def test_a_redis_that_goes_away_after_it_refused_to_write_is_left_alone(
 
 
 async def test_a_password_is_used(make: Make) -> None:
-    server = RedisServer(with_password=True)
-    server.start()
-    try:
+    with RedisServer(with_password=True) as server:
         await make(server.url).set(vectors_of(1))
         assert_found(await get(make(server.url), 1), 1)
         wrong = make(server.url.replace(str(server.password), "wrong-secret"))
@@ -502,8 +496,6 @@ async def test_a_password_is_used(make: Make) -> None:
         without = make(f"redis://127.0.0.1:{server.port}/0")
         assert await get(without, 1) == {}
         assert await without.check() is not None
-    finally:
-        server.remove()
 
 
 async def test_a_new_password_is_taken_from_the_file(
@@ -554,9 +546,7 @@ async def test_a_new_password_makes_new_connections(
 
 
 async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: RedisServer, make: Make) -> None:
-    replica = RedisServer()
-    replica.start()
-    try:
+    with RedisServer() as replica:
         with replica.client() as client:
             client.replicaof("127.0.0.1", server.port)
         async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
@@ -573,8 +563,6 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
             await cache.set(vectors_of(2))
         with server.client() as client:
             assert client.get(name_of(2)) is not None
-    finally:
-        replica.remove()
 
 
 @pytest.mark.parametrize(

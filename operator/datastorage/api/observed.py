@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from datastorage import metrics
 from datastorage.api.requestid import RAW_HEADER, RequestName, name_of, noted_failure
 from datastorage.metrics import OTHER, Method
-from datastorage.tracing import NO_TRACES, RequestTrace, Traces, exemplar_of_request, serving
+from datastorage.tracing import NO_TRACES, RequestTrace, Traces, serving
 
 _log = logging.getLogger(__name__)
 
@@ -164,8 +164,7 @@ class _Series:
     def note(self, scope: Scope, answer: _Answer) -> None:
         """Count a request that was answered."""
         self._statuses.get(answer.status, self._other_status).inc()
-        exemplar = None if answer.trace is None else exemplar_of_request(answer.trace)
-        self._duration.observe(answer.seconds, exemplar)
+        self._duration.observe(answer.seconds, None if answer.trace is None else answer.trace.exemplar)
         self._answer_size.observe(answer.size)
         if self._body_size is not None and (sent := _announced(scope)):
             self._body_size.observe(sent)

@@ -65,8 +65,8 @@ class EmbeddingWriter:
         nothing.
         """
         texts = distinct_texts(records)
-        with self._traces.embedding():
-            embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
+        self._traces.embedding_begins()
+        embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
         unavailable = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""))
         missing = dict.fromkeys(texts.keys() - embeddings.vectors.keys(), unavailable) | {
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)

@@ -45,7 +45,7 @@ from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.places import Orders, Place, PlacedRow, Position
 from datastorage.storage.summaries import Summaries
-from datastorage.tracing import exemplar_of_request
+from datastorage.tracing import current_exemplar
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
@@ -339,7 +339,7 @@ def _measured(operation: Operation) -> Iterator[None]:
             yield
         finally:
             seconds = time.perf_counter() - started
-            metrics.QUERY_DURATION.labels(operation).observe(seconds, exemplar_of_request())
+            metrics.QUERY_DURATION.labels(operation).observe(seconds, current_exemplar())
         status = QueryStatus.SUCCESS
     except RecordNotFoundError:
         status = QueryStatus.SUCCESS

@@ -2,7 +2,9 @@
 
 ``interface.py`` has what the other rooms call, and an implementation that does nothing; ``identity.py`` gives
 each record its trace. ``opening.py`` looks at the environment. Only if that names a collector, it imports the
-modules that load OpenTelemetry's SDK: ``sdk.py``, which makes spans, and ``exporting.py``, which sends them.
+modules that load OpenTelemetry's SDK. ``sdk.py`` makes the spans, by way of ``commits.py`` for those of a
+commit, ``recorder.py`` for which are recorded, ``parents.py`` and ``attributes.py``; ``exporting.py`` sends
+them.
 
 A span says which object it is about, how long a step took, and the name of the class of an error. It never
 holds the text of an error, a header, a URL with its query or anything else of a record: a collector may be
@@ -18,8 +20,8 @@ from datastorage.tracing.interface import (
     Step,
     TakenIn,
     Traces,
+    current_exemplar,
     current_request,
-    exemplar_of_request,
     serving,
 )
 from datastorage.tracing.opening import open_traces
@@ -33,8 +35,8 @@ __all__ = [
     "Step",
     "TakenIn",
     "Traces",
+    "current_exemplar",
     "current_request",
-    "exemplar_of_request",
     "open_traces",
     "serving",
 ]

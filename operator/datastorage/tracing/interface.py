@@ -43,6 +43,11 @@ class RequestTrace:
     started_ns: int
     """In nanoseconds since 1970."""
 
+    @property
+    def exemplar(self) -> Exemplar | None:
+        """The labels of the span; None unless it is recorded."""
+        return {"trace_id": self.trace_id, "span_id": self.span_id} if self.is_sampled else None
+
 
 @dataclass(frozen=True, slots=True)
 class TakenIn:
@@ -90,7 +95,7 @@ class Traces(Protocol):
     """Makes the spans. No call waits, and none raises an error of its own."""
 
     def request(self, trace_id: str | None, span_id: str | None, *, is_sampled: bool) -> RequestTrace | None:
-        """Begin the span of a request, in the trace of the caller if there is one. None: there are no traces.
+        """Begin the span of a request, in the trace of the caller if there is one; None without traces.
 
         The arguments are those of the header ``traceparent``.
         """
@@ -106,8 +111,8 @@ class Traces(Protocol):
     def commit(self, batch: Sequence[Tracked]) -> CommitTrace:
         """Follow the commit of a batch."""
 
-    def embedding(self) -> AbstractContextManager[None]:
-        """Note the time in which the vectors of the batch are made that is committed in this task."""
+    def embedding_begins(self) -> None:
+        """Note that the vectors of the batch that this task commits begin to be made."""
 
     def rejected(self, item: Tracked) -> None:
         """Note that a record is kept among the rejected ones."""
@@ -157,12 +162,10 @@ def current_request() -> RequestTrace | None:
     return _serving.get()
 
 
-def exemplar_of_request(request: RequestTrace | None = None) -> Exemplar | None:
-    """Return the labels of a request's span, by default of the current one; None unless it is recorded."""
-    found = request or current_request()
-    if found is None or not found.is_sampled:
-        return None
-    return {"trace_id": found.trace_id, "span_id": found.span_id}
+def current_exemplar() -> Exemplar | None:
+    """Return the labels of the span of the request that the current task serves, if it is recorded."""
+    request = current_request()
+    return None if request is None else request.exemplar
 
 
 _NOTHING: Final[AbstractContextManager[None]] = nullcontext()
@@ -206,9 +209,8 @@ class NoTraces:
         """As in Traces."""
         return NO_COMMIT
 
-    def embedding(self) -> AbstractContextManager[None]:
+    def embedding_begins(self) -> None:
         """As in Traces."""
-        return _NOTHING
 
     def rejected(self, item: Tracked) -> None:
         """As in Traces."""
