@@ -71,7 +71,8 @@ _STORING: Final = (
         summary="A record has waited for more than 5 minutes to be stored in {{ $labels.table }}",
         description="The oldest record that is not in {{ $labels.table }} is {{ $value | humanizeDuration }} "
         "old.",
-        meaning="At least one record is not in the archive. Either all wait, or PostgreSQL refuses this one.",
+        meaning="At least one record is not in the archive. Either all wait, or all of one table, or "
+        "PostgreSQL refuses this one.",
     ),
     Alert(
         name="DataStorageRecordRejected",
@@ -173,7 +174,8 @@ _VECTORS: Final = (
         ),
         summary="Pending vectors wait for more than 15 minutes, and do not become fewer",
         description="The oldest pending vector has waited for {{ $value | humanizeDuration }}.",
-        meaning="Search by meaning lacks these records, and their objects stay Degraded in the cluster.",
+        meaning="Search by meaning lacks these records. Their objects are Degraded, and leave the cluster "
+        "at their time all the same.",
     ),
     Alert(
         name="DataStorageLowCacheHitRate",

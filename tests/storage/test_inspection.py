@@ -17,6 +17,7 @@ from datastorage.errors import (
     SchemaVersionError,
     WorkRefusedError,
 )
+from datastorage.query.filters import SearchMode
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import inspection, partitions, rights
@@ -186,6 +187,27 @@ async def test_a_right_that_is_lost_while_running_is_named_and_waited_for(
         MissingRightsError, match=f'role "{role}" may not INSERT into datastorage.audit_records'
     ):
         await archive.write([record])
+
+
+async def test_a_lost_right_on_vectors_beside_the_records_is_named(
+    cloned: TestDatabase, owner: Any, role: str
+) -> None:
+    """The database is the archive's, and the right is on a table of the vectors."""
+    async with searchable(cloned) as archive:
+        await archive.put(audit_record())
+        tables = VectorTables(archive.store.database, archive.provider.model)
+        lost = f"datastorage.embeddings_{await tables.model_id()}"
+        await owner.execute(f"REVOKE INSERT, SELECT ON {lost} FROM datastorage_service")
+        said = (
+            f'role "{role}" may not INSERT into {lost}, SELECT from {lost}: '
+            "run 'datastorage migrate' as the owner of the schema"
+        )
+        with pytest.raises(MissingRightsError) as caught:
+            await tables.probe()
+        assert str(caught.value).endswith(f"; {said}")
+        with pytest.raises(MissingRightsError) as caught:
+            await archive.ask.search("restart", mode=SearchMode.VECTOR)
+        assert str(caught.value).endswith(f"; {said}")
 
 
 @pytest.mark.parametrize(

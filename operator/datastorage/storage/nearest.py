@@ -232,7 +232,7 @@ class Nearest:
             self._checked_generation = generation
         # The number is looked up each time: after a backup was restored it may belong to another model. The
         # function that creates the tables would return it too, but a reader may not call it.
-        async with self._vectors.connection() as connection:
+        async with self._vectors.connection(VECTORS) as connection:
             number: int | None = await connection.fetchval(
                 FIND_MODEL, self._model.provider, self._model.name, self._model.dimensions
             )
@@ -248,7 +248,7 @@ class Nearest:
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         plan = plan_for(criteria)
-        async with reading(self._archive, *WALKING, plan=plan) as connection:
+        async with reading(self._archive, *WALKING, plan=plan, chain=VECTORS) as connection:
             if not await self._leaves_few(connection, criteria):
                 # Whatever the conditions, a walk looks records up by their texts.
                 await change_plan(connection, plan, ONE_PLAN)

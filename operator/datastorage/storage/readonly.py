@@ -7,6 +7,7 @@ from typing import Final
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, readonly_transaction
 from datastorage.storage.criteria import Criteria, Shape
+from datastorage.storage.schema import Chain
 
 ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 """For statements whose best plan is the same for all values. Planning them again takes longer than executing
@@ -31,12 +32,15 @@ def plan_for(criteria: Criteria) -> str:
 
 
 @asynccontextmanager
-async def reading(database: Database, *settings: str, plan: str = OWN_PLAN) -> AsyncIterator[Session]:
+async def reading(
+    database: Database, *settings: str, plan: str = OWN_PLAN, chain: Chain | None = None
+) -> AsyncIterator[Session]:
     """Lend a connection in a read-only transaction. Raises TransientError when PostgreSQL can't serve.
 
-    ``settings`` are SET LOCAL statements, ``plan`` is ONE_PLAN or OWN_PLAN.
+    ``settings`` are SET LOCAL statements, ``plan`` is ONE_PLAN or OWN_PLAN, ``chain`` is that of
+    ``Database.connection``.
     """
-    async with database.connection() as connection:
+    async with database.connection(chain) as connection:
         # Behind a pooler no statement is kept, so that one plan would be made each time, and be no better.
         chosen = OWN_PLAN if connection.pooled else plan
         async with readonly_transaction(connection, (*_SETTINGS, *settings, chosen)):

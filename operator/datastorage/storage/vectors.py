@@ -20,6 +20,7 @@ from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.errortranslation import one_line, translated_errors
 from datastorage.storage.connection.sessions import NoVectorsError, Session, transaction
+from datastorage.storage.schema import VECTORS
 
 FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
@@ -203,7 +204,7 @@ class VectorTables:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Session]:
         try:
-            async with self._database.connection() as connection:
+            async with self._database.connection(VECTORS) as connection:
                 yield connection
         except SchemaVersionError:
             self._forget_schema()

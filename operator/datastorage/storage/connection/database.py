@@ -134,8 +134,12 @@ class Database:
             self._pool.terminate()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Session]:
-        """Lend a connection. Driver errors within the block are translated."""
+    async def connection(self, chain: Chain | None = None) -> AsyncIterator[Session]:
+        """Lend a connection. Driver errors within the block are translated.
+
+        ``chain`` is the schema that the block works on, if that may be another one than the database's own:
+        the vectors may be beside the records. An error about a right names what is missing there.
+        """
         try:
             with cancellation_kept(), self._expiring_on_error(), translated_errors(self._chain):
                 connection = await self._acquire()
@@ -145,22 +149,26 @@ class Database:
                     await self._release(connection)
         except MissingRightsError as error:
             # The server names only the object, and not the role and the right.
-            missing = await self._found(missing_in)
+            missing = await self._found(missing_in, chain or self._chain)
+            if missing is None and chain is not None:
+                missing = await self._found(missing_in, self._chain)
             raise (MissingRightsError(f"{error}; {missing}") if missing else error) from error.__cause__
         except WorkRefusedError as error:
             if not isinstance(error.__cause__, _ABOUT_THE_SCHEMA):
                 raise
             # The server names only what it has missed first, and not the remedy.
-            gone = await self._found(what_is_gone)
+            gone = await self._found(what_is_gone, self._chain)
             raise (WorkRefusedError(f"{error}; {gone}") if gone else error) from error.__cause__
 
-    async def _found(self, inspect: Callable[[Session, Chain], Awaitable[str | None]]) -> str | None:
-        """Return what an inspection of the schema finds, or None if it can't be made."""
+    async def _found(
+        self, inspect: Callable[[Session, Chain], Awaitable[str | None]], chain: Chain
+    ) -> str | None:
+        """Return what an inspection of a schema finds, or None if it can't be made."""
         try:
             with translated_errors(self._chain):
                 connection = await self._acquire()
                 try:
-                    return await inspect(connection, self._chain)
+                    return await inspect(connection, chain)
                 finally:
                     await self._release(connection)
         except DataStorageError:
