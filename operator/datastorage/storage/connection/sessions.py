@@ -34,6 +34,9 @@ _CACHED_STATEMENTS: Final = 100
 _CLOSE_SECONDS: Final = 1.0
 # Errors of a transaction that a pooler gave another session than that of its prepared statement.
 _LOST_STATEMENTS: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+# A server that waits for a lock does not notice by itself that its client has gone, and goes on waiting. Each
+# statement that was given up behind a lock would leave a session, until the server has no more of them.
+_END_WITH_CLIENT: Final = "SET client_connection_check_interval = '5s'"
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname AS name, pg_catalog.quote_ident(n.nspname) AS quoted FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
@@ -246,6 +249,8 @@ class Connector:
                 ) from error
             if self._caching == "auto":
                 session.pooled = through_pooler
+            if not through_pooler:
+                await _end_with_its_client(session)
             if session.pooled:
                 # The driver would switch off jit for the session while it looks up types.
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # the driver has no option for it
@@ -271,6 +276,12 @@ def _terminated_on_error(session: Session) -> Iterator[None]:
     except BaseException:
         session.terminate()
         raise
+
+
+async def _end_with_its_client(session: Session) -> None:
+    """Have the server look, while it executes a statement, whether the connection is still there."""
+    with suppress(asyncpg.PostgresError):  # some operating systems can't look
+        await session.execute(_END_WITH_CLIENT)
 
 
 def _set_socket_options(session: Session, values: Mapping[str, int]) -> None:
