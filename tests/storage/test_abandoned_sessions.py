@@ -37,7 +37,7 @@ async def test_the_session_of_a_statement_that_was_given_up_ends(cloned: TestDat
             asked = [asyncio.create_task(ask()) for _ in range(3)]
 
             async def waiting(count: int) -> bool:
-                return await observer.fetchval(WAITING) == count
+                return bool(await observer.fetchval(WAITING) == count)
 
             await until(lambda: waiting(3), seconds=SECONDS, what="the statements wait for the lock")
             for task in asked:
