@@ -10,6 +10,7 @@ from benchmarks.search.measures import Interval, interval_of_mean
 from datastorage.query.filters import SearchMode
 
 ALL: Final = "all"
+_ENOUGH: Final = 10
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def where_hybrid_is_worse(asked: Sequence[Asked]) -> Iterator[str]:
     """Yield a line for each model and group in which hybrid is worse than meaning or words alone.
 
     The questions are compared one by one. Hybrid is worse if the whole interval of the mean difference is
-    below zero: the choice of questions does not explain it.
+    below zero: the choice of questions does not explain it. Groups of few questions are left out, because
+    their intervals are too narrow.
     """
     for model in dict.fromkeys(each.model for each in asked):
         for group in groups_of(asked):
@@ -105,6 +107,8 @@ def where_hybrid_is_worse(asked: Sequence[Asked]) -> Iterator[str]:
                 for mode in SearchMode
             }
             hybrid = by_mode.pop(SearchMode.HYBRID)
+            if len(hybrid) < _ENOUGH:
+                continue
             for mode, alone in by_mode.items():
                 low, high = interval_of_mean([hybrid[question] - alone[question] for question in hybrid])
                 if high < 0:

@@ -1,4 +1,8 @@
-"""The memory of the pods, as the kernel counts it: at rest, and under load."""
+"""The memory of the pods, as the kernel counts it: at rest, and under load.
+
+This test comes first, after the installation. On a cluster that was used before, the figures include what its
+pods have done since they started.
+"""
 
 import json
 from collections.abc import Sequence

@@ -79,7 +79,7 @@ class Daemon:
         except (OSError, ValueError):
             return None
         # The number may be another process's by now.
-        return pid if f"--data-root={self._data}" in command else None
+        return pid if self._own_pid in command else None
 
     def missing_packages(self) -> list[str]:
         """Return the Debian packages without which no Docker answers and none can be started."""
@@ -155,8 +155,10 @@ class Daemon:
                     f"dockerd was left running, because containers run in it: {', '.join(running)};"
                     " remove them, or stop it with `python -m harness.docker down --force`"
                 )
+            for what in (("container",), ("volume", "--all"), ("network",)):
+                self._docker.run(what[0], "prune", "--force", *what[1:], check=False)
         if pid is not None:
-            self._end(pid)
+            in_order &= self._end(pid)
         failures: list[str] = []
         for folder in (self._data, self._execution_root):
             failures += self._machine.unmount_below(folder)
@@ -228,6 +230,11 @@ class Daemon:
         return self._directory / "for-runs"
 
     @property
+    def _own_pid(self) -> str:
+        """The option by which the process is recognised."""
+        return f"--pidfile={self._directory / 'own.pid'}"
+
+    @property
     def _snapshot(self) -> Path:
         return self._directory / "before.json"
 
@@ -237,7 +244,7 @@ class Daemon:
             f"--host={_host()}",
             f"--data-root={self._data}",
             f"--exec-root={self._execution_root}",
-            f"--pidfile={self._directory / 'own.pid'}",
+            self._own_pid,
         ]
         if self._machine.lacks_sys_resource():
             command += [f"--add-runtime=restricted={RUNTIME}", "--default-runtime=restricted"]
@@ -255,16 +262,17 @@ class Daemon:
                 f" apt-get install {' '.join(missing)}"
             )
 
-    def _end(self, pid: int) -> None:
+    def _end(self, pid: int) -> bool:
+        """End the process; return whether it has ended by itself when it was asked to."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
-                return
+                return False
             deadline = Deadline(self._pace.stop_seconds)
             while not deadline.passed():
                 if self.pid is None:
-                    return
+                    return number is signal.SIGTERM
                 time.sleep(self._pace.poll_seconds)
         raise DockerError(f"dockerd (process {pid}) does not end; its log is {self.log}")
 

@@ -26,6 +26,9 @@ async def test_the_session_of_a_statement_that_was_given_up_ends(cloned: TestDat
     owner, observer = await asyncpg.connect(cloned.owner_url), await asyncpg.connect(cloned.owner_url)
     database = Database(cloned.service_url, pool_size=4)
     try:
+        for _ in range(2):  # a session that was used before has the setting still
+            async with database.connection() as connection:
+                await connection.fetchval("SELECT 1")
         async with owner.transaction():
             await owner.execute(LOCK)
 

@@ -18,7 +18,6 @@ from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import FoundBy, SearchResult
 from datastorage.storage.clues import ClueLimits
-from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import RankLimits
 from datastorage.storage.nearest import Background, Nearest, WalkLimits
 from datastorage.storage.vectors import VectorTables
@@ -115,6 +114,19 @@ async def test_the_similarity_of_what_words_alone_have_found_is_known(either: Se
     assert 0 < (zebra.similarity or 0) < (near.similarity or 0)
 
 
+async def test_each_record_of_a_text_has_its_similarity(either: SearchableArchive) -> None:
+    """Only the newest three are looked for by meaning; an identifier may be that of an older one."""
+    for n in range(6):
+        created = f"2026-03-05T10:0{n}:00Z"
+        await either.put(said("restart", f"killed 10.4.7.2{n}", name=f"o{n}", creationTimestamp=created))
+    [text] = {*await _texts(either)}
+    assert "10.4" not in text, "they have one text"
+    result = await either.ask.search("killed 10.4.7.20", mode=SearchMode.HYBRID, limit=6)
+    first = result.hits[0]
+    assert (first.record.name, first.found_by) == ("o0", (FoundBy.WORDS,))
+    assert first.similarity == result.hits[1].similarity is not None
+
+
 async def test_words_are_enough_where_their_similarities_can_not_be_had(
     either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +149,7 @@ async def test_meaning_is_measured_against_the_other_texts(either: SearchableArc
     [question] = await either.provider.embed(["memory limit"])
 
     async def background() -> Background:
-        return (await nearest.nearest(Criteria(), question, limit=1, per_text=1)).background
+        return await nearest.background(question)
 
     await either.put(said("restart", "memory limit", name="one"))
     usual = await background()

@@ -199,6 +199,20 @@ async def test_a_refused_group_is_one_failure_for_each_record(breaker: Breaker) 
     assert written == {("failure", TABLE): 3}
 
 
+async def test_a_group_that_is_given_up_in_an_outage_that_looks_like_a_refusal_counts() -> None:
+    trial, archive = Probe(), _RefusedGroup()
+    trial.errors = [TransientError("no room on the disk")] * 1000
+    breaker = Breaker(Dependency.POSTGRES, Probe(), trial=trial, pace=BreakerPace(first=0.01, max=0.01))
+    groups = Groups(writer=archive, rehearse=archive.rehearse, breaker=breaker)
+    with changes(WRITES) as written:
+        task = asyncio.create_task(groups.store(RECORDS))
+        await eventually(lambda: not breaker.serving)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert written == {("failure", TABLE): 3}
+    await breaker.close()
+
+
 class Entrance:
     """The entrance of requests."""
 

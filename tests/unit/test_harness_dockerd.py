@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,19 @@ class Docked(Docker):
 
 
 def daemon_of(
-    root: Path, *, after: BaseException | None = None, silent: int = 3, kept_gib: float = 1.0
+    root: Path,
+    *,
+    after: BaseException | None = None,
+    silent: int = 3,
+    kept_gib: float = 1.0,
+    pace: Pace = PACE,
 ) -> Daemon:
     """Return a daemon for a Docker that does not answer a number of times: two before dockerd is started."""
     docker = Docked(after, silent)
     return Daemon(
         root / "docker",
         docker,
-        PACE,
+        pace,
         machine=Machine(root),
         data=root / "data",
         execution_root=root / "execution",
@@ -207,6 +213,23 @@ def test_the_data_of_a_killed_one_are_removed(root: Path) -> None:
     pid = daemon.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    until_blocking(lambda: daemon.pid is None, seconds=60, what="it has ended")
+    daemon.stop()
+    assert not image.exists()
+    assert not is_left(root)
+
+
+def test_the_data_of_one_that_had_to_be_killed_are_removed(root: Path) -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.alarm(120)"
+    program(root, "dockerd", f"exec {sys.executable} -c '{deaf}; print(flush=True); signal.pause()' \"$@\"")
+    pace = replace(PACE, stop_seconds=0.2)
+    daemon = daemon_of(root, pace=pace)
+    daemon.start_if_needed()
+    until_blocking(lambda: daemon.log.read_bytes() != b"", seconds=60, what="it does not hear SIGTERM")
+    image = root / "data/image"
+    image.touch()
+    with suppress(DockerError):  # a busy machine may take longer than this to end it
+        daemon.stop()
     until_blocking(lambda: daemon.pid is None, seconds=60, what="it has ended")
     daemon.stop()
     assert not image.exists()

@@ -117,7 +117,12 @@ class Groups:
         store: Callable[..., Awaitable[list[StoredRecord]]],
         trace: CommitTrace,
     ) -> list[StoredRecord]:
-        return await self._breaker.judge(Attempts(partial(store, whole=True), records, trace))
+        attempts = Attempts(partial(store, whole=True), records, trace)
+        try:
+            return await self._breaker.judge(attempts)
+        except asyncio.CancelledError:  # the time is over
+            attempts.given_up()
+            raise
 
     async def _explained(self, records: Sequence[Record], refusal: _Refusal) -> GroupRefusedError:
         """Find the records that are refused, in halves; those that are found in time are named."""

@@ -49,6 +49,11 @@ class Attempts:
         self._note(rows, time.perf_counter() - started)
         return rows
 
+    def given_up(self) -> None:
+        """Count the last attempt if it was refused: an outage was suspected, and nobody waits any more."""
+        if self._is_refused:
+            count_failures(self._records)
+
     def _note(self, rows: Sequence[StoredRecord], seconds: float) -> None:
         records, trace = self._records, self._trace
         trace.stored(rows)

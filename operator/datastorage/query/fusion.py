@@ -16,7 +16,6 @@ A record that has all words of a question is thus ahead of one that has none of 
 nearer in meaning by some standard deviations.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,7 +29,7 @@ from datastorage.storage.places import Place
 # benchmarks/search: anything from 200 to 350 is equally good, for each model. PostgreSQL's rank of a record
 # with a word is about 0.06, divided by the logarithm of its length: so with all words it is worth 3 or 4.
 _WORDS: Final = 275.0
-# Makes numbers that are easy to tell apart of the usual sums. It changes no order.
+# Makes numbers below 1 of the sums, in the same order: one half of this.
 _SPREAD: Final = 4.0
 
 
@@ -78,7 +77,7 @@ def _fused(
     # worse than one about which nothing is known.
     meaning = 0.0 if similarity is None else max(0.0, background.deviations(similarity))
     words = 0.0 if worded is None else _WORDS * worded.score
-    score = 1 / (1 + math.exp(-(meaning + words) / _SPREAD))
+    score = (meaning + words) / (meaning + words + _SPREAD)
     ways = {FoundBy.MEANING: near, FoundBy.WORDS: worded}
     found_by = tuple(way for way, found in ways.items() if found is not None)
     return Fused(replace(match, score=score), similarity, found_by)

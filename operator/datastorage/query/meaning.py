@@ -7,7 +7,7 @@ from datastorage.embedding import Embedder
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.nearest import Near, Nearest
+from datastorage.storage.nearest import Background, Near, Nearest
 
 
 class NearestInMeaning:
@@ -32,6 +32,10 @@ class NearestInMeaning:
         except TimeoutError:
             raise EmbedderUnavailableError(f"the question had no vector within {seconds:g} s") from None
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)
+
+    async def background(self, vector: Vector) -> Background:
+        """Return how near the question is to texts picked at random. Raises as ``nearest`` does."""
+        return await self._nearest.background(vector)
 
     async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
         """Return the cosine similarity of each of the texts that has a vector. Raises as ``nearest`` does."""

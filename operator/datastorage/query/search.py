@@ -18,7 +18,7 @@ from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text
-from datastorage.storage.nearest import Near
+from datastorage.storage.nearest import Background, Near
 from datastorage.storage.pages import ArchiveReader
 
 # A single event that recurs many times must not fill the page.
@@ -39,6 +39,7 @@ class Meaning(Protocol):
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
     ) -> Near: ...
+    async def background(self, vector: Vector) -> Background: ...
     async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]: ...
 
 
@@ -106,15 +107,15 @@ class Searcher:
         Records that the clues of the question single out come first, even where many others are near in
         meaning.
         """
-        known = {match.text_hash for match in near.matches}
-        others = list({match.text_hash for match in worded if match.text_hash is not None} - known)
-        similarities = await self._similarities(near.vector, others) if others else {}
-        fused = {each.match: each for each in fuse(near.matches, worded, similarities, near.background)}
-        return [fused[match] for match in best_of_each_text(fused, _PER_TEXT)]
-
-    async def _similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
         assert self._meaning is not None, "it has made the vector"
-        return await self._meaning.similarities(vector, text_hashes)
+        # Only a few records of each text are in ``near``, and words may have found others.
+        known = {match.text_hash: match.score for match in near.matches if match.text_hash is not None}
+        others = {match.text_hash for match in worded if match.text_hash is not None} - known.keys()
+        background, found = await asyncio.gather(
+            self._meaning.background(near.vector), self._meaning.similarities(near.vector, list(others))
+        )
+        fused = {each.match: each for each in fuse(near.matches, worded, {**known, **found}, background)}
+        return [fused[match] for match in best_of_each_text(fused, _PER_TEXT)]
 
     async def _near(
         self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None

@@ -157,11 +157,10 @@ _MIN_DEVIATION: Final = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The nearest records, and what is needed to judge how near they are."""
+    """The nearest records to a question."""
 
     matches: list[Match]
     """The score of each is its cosine similarity."""
-    background: Background
     vector: Vector
     """That of the question."""
 
@@ -196,22 +195,26 @@ class Nearest:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
         with self._refusals_pass():
             number, given = await self._model_id(), pgvector.Vector(vector)
-            matches = await self._search(number, criteria, given, limit, per_text)
-            return Near(matches, await self._background(number, given), vector)
+            return Near(await self._search(number, criteria, given, limit, per_text), vector)
 
     async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
         """Return the cosine similarity of each of the texts that has a vector."""
+        if not text_hashes:
+            return {}
         with self._refusals_pass():
             number = await self._model_id()
-            async with reading(self._vectors) as connection:
+            async with reading(self._vectors, chain=VECTORS) as connection:
                 sql = _NEAREST_OF.format(id=number, pgvector=connection.vector_schema)
                 rows = await connection.fetch(sql, text_hashes, pgvector.Vector(vector), len(text_hashes))
             return {row["text_hash"]: 1.0 - row["distance"] for row in rows}
 
-    async def _background(self, number: int, vector: Any) -> Background:
-        async with reading(self._vectors) as connection:
-            sql = _BACKGROUND.format(id=number, pgvector=connection.vector_schema, texts=_SAMPLE)
-            row = await connection.fetchrow(sql, vector)
+    async def background(self, vector: Vector) -> Background:
+        """Return how near a question is to texts picked at random."""
+        with self._refusals_pass():
+            number = await self._model_id()
+            async with reading(self._vectors, chain=VECTORS) as connection:
+                sql = _BACKGROUND.format(id=number, pgvector=connection.vector_schema, texts=_SAMPLE)
+                row = await connection.fetchrow(sql, pgvector.Vector(vector))
         if row is None or row["texts"] < _ENOUGH_TEXTS:
             return _USUAL
         return Background(row["mean"], max(row["deviation"], _MIN_DEVIATION))

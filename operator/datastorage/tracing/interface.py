@@ -39,7 +39,8 @@ class RequestTrace:
     parent_span_id: str | None
     """The span of the caller in the same trace; None if the caller names none."""
     is_sampled: bool
-    """Whether the span is recorded. If not, nothing that the request leads to is recorded."""
+    """Whether the span is recorded. If not, nothing else is that the request leads to, except a vector that
+    is written later."""
     started_ns: int
     """In nanoseconds since 1970."""
 

@@ -70,7 +70,10 @@ class Pace:
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
-    """Skip the reset, a round trip: no statement of this program leaves anything in its session."""
+    """Skip the reset, a round trip: no statement of this program leaves anything in its session.
+
+    It would also undo the one setting that belongs there (sessions.py).
+    """
     assert isinstance(connection, Session)
     connection.idle_since = time.monotonic()
 

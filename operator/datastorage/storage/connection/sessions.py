@@ -1,4 +1,4 @@
-"""Opens connections that leave no state behind in their sessions at the server.
+"""Opens connections that leave no state behind in their sessions at a pooler.
 
 A pooler between the program and PostgreSQL may give each transaction another session (PgBouncer with
 pool_mode = transaction). Then another client would get the prepared statements and session settings that this
