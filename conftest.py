@@ -18,34 +18,42 @@ _LOAD_TESTS: Final = frozenset(
         "faults", "leases", "one_table", "sharded_server", "shards", "stop", "stop_hanging", "vectors",
     )
 )  # fmt: skip
-_WITHOUT_A_CLUSTER: Final = "without a cluster"
+# The kinds of scopes, in the order in which each worker takes them; the last order is that of all others.
+_ORDERS: Final = (
+    ("load", "cluster", "unit", "storage"),
+    ("storage", "unit", "cluster"),
+    ("cluster", "unit", "storage"),
+)
 
 
 class LoadApart(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests that put operators under load, and the others what is next.
+    """Gives each worker what is next for it; one of them alone gets the tests that put operators under load.
 
     Most tests wait most of the time, so three workers take less time than two even on two cores. Two
     operators under load never run at the same time. Each worker has servers of its own, so that a test may
-    stop one of them. The tests without a cluster stay together: they share two versions of PostgreSQL.
+    stop one of them; those who run no test on a cluster start no control plane. The tests of the storage stay
+    together, because they share two versions of PostgreSQL.
     """
-
-    _under_load: WorkerController | None = None
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
-        return str(path) if path.parts[0] == "e2e" else _WITHOUT_A_CLUSTER
+        return str(path) if path.is_relative_to("e2e") or path.is_relative_to("tests/unit") else "tests"
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if self._under_load not in self.nodes:
-            self._under_load = node
-        loads = [scope for scope in self.workqueue if PurePosixPath(scope).name in _LOAD_TESTS]
-        others = [scope for scope in self.workqueue if scope not in loads]
-        mine = loads + others if node is self._under_load else others
+        order = _ORDERS[min(self.nodes.index(node), len(_ORDERS) - 1)]
+        mine = [scope for kind in order for scope in self.workqueue if _kind_of(scope) == kind]
         if mine:
             self.workqueue.move_to_end(mine[0], last=False)
             super()._assign_work_unit(node)
         else:
             node.shutdown()
+
+
+def _kind_of(scope: str) -> str:
+    path = PurePosixPath(scope)
+    if path.is_relative_to("e2e"):
+        return "load" if path.name in _LOAD_TESTS else "cluster"
+    return "unit" if path.is_relative_to("tests/unit") else "storage"
 
 
 # Fixtures for tests in every folder.

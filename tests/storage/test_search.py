@@ -19,7 +19,8 @@ from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import FoundBy, SearchResult
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.fulltext import RankLimits
-from datastorage.storage.nearest import Background, Nearest, WalkLimits
+from datastorage.storage.matches import Background
+from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.vectors import VectorTables
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import eventually

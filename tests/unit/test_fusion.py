@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from datastorage.query.fusion import Fused, fuse
 from datastorage.query.searchresult import FoundBy
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.matches import Match
-from datastorage.storage.nearest import Background
+from datastorage.storage.matches import Background, Match
 from datastorage.storage.places import Place
 
 BACKGROUND = Background(0.1, 0.08)

@@ -21,8 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from datastorage.query.searchresult import FoundBy
-from datastorage.storage.matches import Match
-from datastorage.storage.nearest import Background
+from datastorage.storage.matches import Background, Match
 from datastorage.storage.places import Place
 
 # How many standard deviations of meaning a record is worth that has all words of the question. Measured with

@@ -7,7 +7,8 @@ from datastorage.embedding import Embedder
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.nearest import Background, Near, Nearest
+from datastorage.storage.matches import Background, Near
+from datastorage.storage.nearest import Nearest
 
 
 class NearestInMeaning:

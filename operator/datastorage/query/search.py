@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
@@ -13,13 +13,14 @@ from datastorage.query.fusion import Fused, fuse
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
-from datastorage.records.vector import Vector
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.matches import Match, best_of_each_text
-from datastorage.storage.nearest import Background, Near
+from datastorage.storage.matches import Background, Match, Near, best_of_each_text
 from datastorage.storage.pages import ArchiveReader
+
+if TYPE_CHECKING:  # as in storage/matches.py
+    from datastorage.records.vector import Vector
 
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
@@ -39,8 +40,8 @@ class Meaning(Protocol):
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
     ) -> Near: ...
-    async def background(self, vector: Vector) -> Background: ...
-    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]: ...
+    async def background(self, vector: "Vector") -> Background: ...
+    async def similarities(self, vector: "Vector", text_hashes: Sequence[bytes]) -> Mapping[bytes, float]: ...
 
 
 class Searcher:

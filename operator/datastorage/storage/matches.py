@@ -3,9 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.places import Place
+
+if TYPE_CHECKING:  # a search by words needs no vectors, and their libraries take long to load
+    from datastorage.records.vector import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,28 @@ class Match:
         """Return the sort key: the best first, and the newest first among equals; two never have the same."""
         key = self.place.key
         return -self.total, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The cosine similarities of a question with texts that were picked at random."""
+
+    mean: float
+    deviation: float
+
+    def deviations(self, similarity: float) -> float:
+        """Return by how many standard deviations a text is nearer than such texts are."""
+        return (similarity - self.mean) / self.deviation
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The nearest records to a question."""
+
+    matches: list[Match]
+    """The score of each is its cosine similarity."""
+    vector: "Vector"
+    """That of the question."""
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:

@@ -12,7 +12,7 @@ from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
-from datastorage.storage.matches import Match
+from datastorage.storage.matches import Background, Match, Near
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
 from datastorage.storage.schema import VECTORS
@@ -137,32 +137,10 @@ class WalkLimits:
     one scan of each index, and is enough for most questions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Background:
-    """The cosine similarities of a question with texts that were picked at random."""
-
-    mean: float
-    deviation: float
-
-    def deviations(self, similarity: float) -> float:
-        """Return by how many standard deviations a text is nearer than such texts are."""
-        return (similarity - self.mean) / self.deviation
-
-
 # What two sentence models have on average, for an archive with too few texts to say.
 _USUAL: Final = Background(0.1, 0.08)
 _ENOUGH_TEXTS: Final = 30
 _MIN_DEVIATION: Final = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """The nearest records to a question."""
-
-    matches: list[Match]
-    """The score of each is its cosine similarity."""
-    vector: Vector
-    """That of the question."""
 
 
 class Nearest:
