@@ -28,7 +28,7 @@ from datastorage.storage.places import Place
 # benchmarks/search: anything from 200 to 350 is equally good, for each model. PostgreSQL's rank of a record
 # with a word is about 0.06, divided by the logarithm of its length: so with all words it is worth 3 or 4.
 _WORDS: Final = 275.0
-# Makes numbers below 1 of the sums, in the same order: one half of this.
+# The sums become numbers below 1, in the same order: this one becomes one half.
 _SPREAD: Final = 4.0
 
 
@@ -51,13 +51,15 @@ def fuse(
 ) -> list[Fused]:
     """Return every record that either search found, in no particular order.
 
-    ``similarities`` are those of the texts that words alone have found; a record whose text is not in it has
-    no vector, and counts as one that was picked at random.
+    ``similarities`` are those of the texts that words alone have found. A text that is neither among them nor
+    near has no vector, and its records count as ones that were picked at random.
     """
+    # Only a few records of each text are in ``near``, and words may have found others of it.
+    known = {**{match.text_hash or b"": match.score for match in near}, **similarities}
     by_meaning = {match.place: match for match in near}
     by_words = {match.place: match for match in worded}
     return [
-        _fused(place, by_meaning.get(place), by_words.get(place), similarities, background)
+        _fused(place, by_meaning.get(place), by_words.get(place), known, background)
         for place in by_meaning | by_words
     ]
 
@@ -71,7 +73,7 @@ def _fused(
 ) -> Fused:
     match = worded or near
     assert match is not None, place
-    similarity = near.score if near is not None else similarities.get(match.text_hash or b"")
+    similarity = similarities.get(match.text_hash or b"")
     # Where most of the texts are about the question, one that is not would be very far away. It is still no
     # worse than one about which nothing is known.
     meaning = 0.0 if similarity is None else max(0.0, background.deviations(similarity))

@@ -109,13 +109,12 @@ class Searcher:
         meaning.
         """
         assert self._meaning is not None, "it has made the vector"
-        # Only a few records of each text are in ``near``, and words may have found others.
-        known = {match.text_hash: match.score for match in near.matches if match.text_hash is not None}
-        others = {match.text_hash for match in worded if match.text_hash is not None} - known.keys()
+        known = {match.text_hash for match in near.matches}
+        others = {match.text_hash for match in worded if match.text_hash is not None} - known
         background, found = await asyncio.gather(
             self._meaning.background(near.vector), self._meaning.similarities(near.vector, list(others))
         )
-        fused = {each.match: each for each in fuse(near.matches, worded, {**known, **found}, background)}
+        fused = {each.match: each for each in fuse(near.matches, worded, found, background)}
         return [fused[match] for match in best_of_each_text(fused, _PER_TEXT)]
 
     async def _near(
