@@ -56,6 +56,9 @@ def _kind_of(scope: str) -> str:
     return "unit" if path.is_relative_to("tests/unit") else "storage"
 
 
+# Collecting makes millions of objects that live until the end, and Python looks for garbage after every 700.
+gc.set_threshold(20_000, 20, 20)
+
 # Fixtures for tests in every folder.
 pytest_plugins = ["tests.support.tasks"]
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from datastorage.runtime.garbage import collect_seldom
 from datastorage.runtime.processend import EXIT_TERMINATED, end_on_sigterm, end_requested, leave
 
 
@@ -32,6 +33,7 @@ def _completion() -> None:
 
 def _run(main: Callable[[], None]) -> NoReturn:
     end_on_sigterm()
+    collect_seldom()
     code = 1
     try:
         main()

@@ -25,6 +25,7 @@ from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
+from datastorage.runtime.garbage import spare_what_is_loaded
 from datastorage.runtime.processend import LastResort, end_requested
 from datastorage.runtime.runningshard import Always, RunningShard, Tenure
 from datastorage.runtime.supervisor import ended_unexpectedly, first_ended, start, unless_stopped
@@ -141,6 +142,7 @@ class Operator:
             for server in servers:
                 await server.start()
             await self._prepare()
+            spare_what_is_loaded()
             if not self._stop.is_set():
                 await self._work()
         finally:
