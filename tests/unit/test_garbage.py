@@ -1,4 +1,4 @@
-"""Python looks for garbage seldom. Each test has a process of its own: the settings are those of a process."""
+"""Python looks for garbage seldom. Each test has a process of its own: these settings belong to one."""
 
 import subprocess
 import sys
