@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from datastorage.records.record import Table
+from datastorage.resilience.outcomes import value_or_raise
 from harness.absent import as_in_image
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
@@ -105,11 +106,13 @@ class Workbench:
         self.cluster.kubectl("label", "namespace", self.namespace, label, "--overwrite")
 
     async def close(self) -> None:
-        """Stop all operators that were started here."""
-        for operator in self._operators:
-            operator.close()
+        """Stop all operators that were started here, at the same time: a stop waits for what is under way."""
+        stops = (asyncio.to_thread(operator.close) for operator in self._operators)
+        ends = await asyncio.gather(*stops, return_exceptions=True)
         if self._connection is not None:
             await self._connection.close()
+        for end in ends:
+            value_or_raise(end)
 
     async def has_row(self, uid: str) -> bool:
         """Return whether the archive has an AuditRecord of this uid. One connection is kept open for this."""
