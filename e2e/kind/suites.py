@@ -24,7 +24,7 @@ BY_SIGNAL = 128  # a shell adds the signal's number to this
 _NO_CLUSTER = "needs no cluster"
 _OWN = "needs a control plane of its own, which it breaks or sets up otherwise"
 _DEPENDENCY = (
-    "breaks PostgreSQL, an embedder or the operator's process, which are not in the cluster either way"
+    "breaks PostgreSQL, an embedder, a collector or the operator's process, none of which is in the cluster"
 )
 ELSEWHERE = {
     "test_alerts.py": _DEPENDENCY,
@@ -46,6 +46,7 @@ ELSEWHERE = {
     "test_kind_choices.py": _NO_CLUSTER,
     "test_leases.py": _DEPENDENCY,
     "test_one_table.py": _DEPENDENCY,
+    "test_order.py": _DEPENDENCY,
     "test_overlays.py": _OWN,
     "test_restored.py": _OWN,
     "test_sharded_server.py": _OWN,
@@ -53,6 +54,7 @@ ELSEWHERE = {
     "test_stop.py": _DEPENDENCY,
     "test_stop_hanging.py": _DEPENDENCY,
     "test_tls.py": _DEPENDENCY,
+    "test_traces.py": _DEPENDENCY,
     "test_upgrade.py": _OWN,
     "test_vectors.py": _DEPENDENCY,
 }
