@@ -99,7 +99,8 @@ class Searcher:
         for depth in _depths(limit):
             found = await self._found(question, criteria, mode, depth)
             page = found.hits[:limit] if flat else page_of(found.hits, found.incidents, limit)
-            if len(page) == limit or found.is_all:
+            # Where the embedder is away, nobody waits for it again.
+            if len(page) == limit or found.is_all or found.degraded is not None:
                 break
         return await self._result(found, page, criteria)
 
