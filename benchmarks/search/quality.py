@@ -24,6 +24,8 @@ class Asked:
     recall: float
     """Graded: a record that answers counts twice as much as one that helps."""
     seconds: float
+    flat: bool = False
+    """Whether the answer was to be a plain list; otherwise it is what users get by default."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Quality:
 
     model: str
     mode: str
+    flat: bool
     part: str
     question_class: str
     questions: int
@@ -65,12 +68,16 @@ def groups_of(asked: Sequence[Asked]) -> list[Group]:
 
 
 def qualities_of(asked: Sequence[Asked]) -> list[Quality]:
-    """Return the means of each model, mode and group."""
+    """Return the means of each model, mode, form of the answer and group."""
     return [
-        _quality(group, [each for each in asked if (each.model, each.mode) == way and each.question in group])
-        for way in dict.fromkeys((each.model, each.mode) for each in asked)
+        _quality(group, [each for each in asked if _way(each) == way and each.question in group])
+        for way in dict.fromkeys(map(_way, asked))
         for group in groups_of(asked)
     ]
+
+
+def _way(asked: Asked) -> tuple[str, SearchMode, bool]:
+    return asked.model, asked.mode, asked.flat
 
 
 def _quality(group: Group, asked: Sequence[Asked]) -> Quality:
@@ -79,6 +86,7 @@ def _quality(group: Group, asked: Sequence[Asked]) -> Quality:
     return Quality(
         model=asked[0].model,
         mode=asked[0].mode.value,
+        flat=asked[0].flat,
         part=group.part.value,
         question_class=group.question_class or ALL,
         questions=len(asked),
@@ -92,9 +100,9 @@ def _quality(group: Group, asked: Sequence[Asked]) -> Quality:
 def where_hybrid_is_worse(asked: Sequence[Asked]) -> Iterator[str]:
     """Yield a line for each model and group in which hybrid is worse than meaning or words alone.
 
-    The questions are compared one by one. Hybrid is worse if the whole interval of the mean difference is
-    below zero: the choice of questions does not explain it. Groups of few questions are left out, because
-    their intervals are too narrow.
+    The answers are those that users get by default. The questions are compared one by one. Hybrid is worse if
+    the whole interval of the mean difference is below zero: the choice of questions does not explain it.
+    Groups of few questions are left out, because their intervals are too narrow.
     """
     for model in dict.fromkeys(each.model for each in asked):
         for group in groups_of(asked):
@@ -102,7 +110,7 @@ def where_hybrid_is_worse(asked: Sequence[Asked]) -> Iterator[str]:
                 mode: {
                     each.question.id: each.ndcg
                     for each in asked
-                    if (each.model, each.mode) == (model, mode) and each.question in group
+                    if _way(each) == (model, mode, False) and each.question in group
                 }
                 for mode in SearchMode
             }

@@ -1,5 +1,7 @@
 """The figures of a search, and when hybrid counts as worse than one of its parts."""
 
+from dataclasses import replace
+
 from benchmarks.search.dataset import Part, Question, QuestionClass
 from benchmarks.search.quality import ALL, Asked, qualities_of, where_hybrid_is_worse
 from datastorage.query.filters import SearchMode
@@ -30,6 +32,16 @@ def test_means_are_those_of_a_part_and_of_each_class() -> None:
     ]
     assert hybrid[1].ndcg_interval == (0.8, 0.8)
     assert hybrid[1].median_ms == 5.5
+
+
+def test_plain_lists_are_measured_apart_and_compared_with_nothing() -> None:
+    usual = all_modes(0.5, 0.4, QuestionClass.INCIDENT)
+    flat = [replace(each, ndcg=0.1, flat=True) for each in usual if each.mode is SearchMode.HYBRID]
+    found = [each for each in qualities_of(usual + flat) if each.mode == "hybrid"]
+    assert [(each.flat, each.question_class, each.ndcg) for each in found] == [
+        (False, ALL, 0.5), (False, "incident", 0.5), (True, ALL, 0.1), (True, "incident", 0.1),
+    ]  # fmt: skip
+    assert list(where_hybrid_is_worse(usual + flat)) == []
 
 
 def test_hybrid_is_worse_only_where_the_choice_of_questions_does_not_explain_it() -> None:

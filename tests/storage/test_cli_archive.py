@@ -78,7 +78,7 @@ def test_search_prints_a_table(run: Command) -> None:
     assert (code, noted) == (0, "")
     header, first, *_ = printed.splitlines()
     assert header.split() == [
-        "SIMILARITY", "MORE", "CREATED", "KIND", "RECORD", "OUTCOME", "TARGET", "WHAT",
+        "SIMILARITY", "MORE", "INCIDENT", "CREATED", "KIND", "RECORD", "OUTCOME", "TARGET", "WHAT",
     ]  # fmt: skip
     assert "shop/memory " in first
     assert "restart-deployment: the container ran out of memory" in first
@@ -88,7 +88,7 @@ def test_search_prints_a_table(run: Command) -> None:
     uid = MEMORY["metadata"]["uid"]
     assert uid not in printed
     wide = run("search", "out of memory", "-o", "wide")[1].splitlines()
-    assert wide[0].startswith("SIMILARITY  FOUND BY        MORE")
+    assert wide[0].split()[:4] == ["SIMILARITY", "FOUND", "BY", "MORE"]
     assert "meaning, words" in wide[1]
     assert uid in wide[1]
 
@@ -102,9 +102,9 @@ def test_search_as_json(run: Command, mode: str) -> None:
     assert (answer["mode"], answer["degraded"]) == (mode, None)
     [hit] = answer["results"]
     assert set(hit) == {
-        "score", "similarity", "foundBy", "more", "kind", "namespace", "name", "uid", "generation",
-        "createdAt", "storedAt", "contentHash", "diverged", "intact", "via", "recordedBy",
-        "record",
+        "score", "similarity", "foundBy", "more", "correlationID", "moreOfIncident", "kind", "namespace",
+        "name", "uid", "generation", "createdAt", "storedAt", "contentHash", "diverged", "intact", "via",
+        "recordedBy", "record",
     }  # fmt: skip
     assert hit["uid"] == MEMORY["metadata"]["uid"]
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"
@@ -112,6 +112,7 @@ def test_search_as_json(run: Command, mode: str) -> None:
     assert (hit["similarity"] is None) == (mode == "text")
     ways = {"hybrid": ["meaning", "words"], "vector": ["meaning"], "text": ["words"]}
     assert hit["foundBy"] == ways[mode]
+    assert (hit["correlationID"], hit["moreOfIncident"]) == ("rr-7", 1)
 
 
 def test_search_with_filters(run: Command) -> None:

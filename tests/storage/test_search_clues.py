@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -22,7 +23,8 @@ from harness.objects import TRACE_SPEC, action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import SearchableArchive, searchable
 
-_SPEC = {"type": "Remediation", "action": "act", "phase": "Completed", "correlationID": "rr-1"}
+_SPEC = {"type": "Remediation", "action": "act", "phase": "Completed"}
+_NUMBERS = count(1)
 _SHA512 = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" * 2
 _IDENTIFIERS = {
     "ipv4": "10.4.7.19",
@@ -72,6 +74,15 @@ _QUESTIONS = (
 )
 
 
+def _record(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """Return a record of an incident of its own."""
+    return audit_record({**_SPEC, "correlationID": f"rr-{next(_NUMBERS)}", **spec}, **metadata)
+
+
+def _trace(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return action_trace({**TRACE_SPEC, "correlationID": f"rr-{next(_NUMBERS)}", **spec}, **metadata)
+
+
 def _messages() -> Iterator[str]:
     """Yield hundreds of texts that are near to all of the questions, and have numbers like theirs."""
     chance = random.Random(7)
@@ -89,21 +100,21 @@ def _body(place: str, name: str, said: str) -> dict[str, Any]:
     text = f"Restarted the api pod, since upstream failed with {said} and the deployment was stuck"
     match place:
         case "message" | "errorMessage":
-            return audit_record({**_SPEC, place: text}, name=name)
+            return _record({place: text}, name=name)
         case "action":
-            return audit_record({**_SPEC, "action": said[:100]}, name=name)
+            return _record({"action": said[:100]}, name=name)
         case "resourceRef":
             ref = {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": said}
-            return audit_record({**_SPEC, "message": "Restarted the api pod", place: ref}, name=name)
+            return _record({"message": "Restarted the api pod", place: ref}, name=name)
         case "targetRef":
             ref = {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": said}
-            return action_trace({**TRACE_SPEC, place: ref}, name=name)
+            return _trace({place: ref}, name=name)
         case "reasoning":
-            return action_trace({**TRACE_SPEC, "model": {place: text}}, name=name)
+            return _trace({"model": {place: text}}, name=name)
         case "error":
-            return action_trace({**TRACE_SPEC, "execution": {place: text}}, name=name)
+            return _trace({"execution": {place: text}}, name=name)
         case _:
-            return action_trace({**TRACE_SPEC, "effectiveness": {place: text}}, name=name)
+            return _trace({"effectiveness": {place: text}}, name=name)
 
 
 _SHAPES = (
@@ -138,7 +149,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as made:
-            await made.put(*(audit_record({**_SPEC, "message": text}) for text in _messages()))
+            await made.put(*(_record({"message": text}) for text in _messages()))
             await made.put(
                 *(
                     _body(_FREE[number % len(_FREE)], kind, _inside(identifier))
@@ -238,7 +249,7 @@ async def test_an_unbalanced_quotation_mark_changes_nothing(archive: SearchableA
 
 
 def _message(text: str, **metadata: Any) -> dict[str, Any]:
-    return audit_record({**_SPEC, "message": text}, **metadata)
+    return _record({"message": text}, **metadata)
 
 
 @pytest_asyncio.fixture
@@ -268,7 +279,7 @@ def _repeating(name: str, *, first: str = "", details: int) -> dict[str, Any]:
     """Return a record whose words have lost places, so that its text would have to be read for a clue."""
     said = (first + "oom killed checkout " * 900)[:16_384]
     log = "checkout killed " * details
-    return audit_record({**_SPEC, "message": said, "details": {"log": log}}, name=name)
+    return _record({"message": said, "details": {"log": log}}, name=name)
 
 
 async def test_clues_that_take_too_long_leave_the_ranking(
@@ -354,7 +365,7 @@ async def test_a_clue_that_many_records_have_singles_none_out(own: SearchableArc
 
 
 async def test_only_the_newest_generation_of_a_trace_counts(own: SearchableArchive) -> None:
-    first = action_trace({**TRACE_SPEC, "model": {"reasoning": "upstream 10.4.7.19 is away"}}, name="trace")
+    first = _trace({"model": {"reasoning": "upstream 10.4.7.19 is away"}}, name="trace")
     later = {
         **first, "metadata": {**first["metadata"], "generation": 2},
         "spec": {**first["spec"], "model": {"reasoning": "the database is away"}},

@@ -161,7 +161,11 @@ async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> l
     return scans
 
 
-@pytest.mark.parametrize("sql", [queries._LOAD, queries._SHARING], ids=["load", "sharing"])
+@pytest.mark.parametrize(
+    "sql",
+    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS],
+    ids=["load", "sharing", "correlation IDs"],
+)
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
     async with reading(database) as connection:
         nothing = [None] * max(int(number) for number in re.findall(r"\$(\d+)", sql))
@@ -346,6 +350,7 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans_of_one_plan(database, queries._LOAD, *arguments, 1_000_000))
+    _assert_indexes(await _scans_of_one_plan(database, queries._CORRELATION_IDS, *arguments))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
@@ -357,8 +362,9 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
         named = (True, True, "n7", "object-7", since)
         _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, *named))
     hashes = [b"\0" * 32]
-    sharing = (hashes, 1000, *Criteria().arguments)
-    _assert_indexes(await _scans_of_one_plan(database, queries._SHARING, *sharing))
+    for criteria in (Criteria(), Criteria(namespace="n7")):
+        sharing = (hashes, ["rr-7"], 1000, *criteria.arguments)
+        _assert_indexes(await _scans_of_one_plan(database, queries._SHARING, *sharing))
 
 
 # The statements with a version for a namespace alone, and their own arguments.

@@ -36,7 +36,12 @@ ANSWERS = {
     "search": (
         records.search_result_in,
         {
-            "items": [{**RECORD, "score": 1.0, "similarity": None, "more": 0}],
+            "items": [
+                {
+                    **RECORD, "score": 1.0, "similarity": None, "more": 0, "correlationID": "rr-1",
+                    "moreOfIncident": 2,
+                }
+            ],
             "mode": "hybrid",
             "degraded": None,
         },
@@ -96,7 +101,8 @@ def use(found: Any) -> None:
         assert all(value is None or isinstance(value, str) for value in group.key)
         f"{group.records:,} {group.failed:,} {group.effectiveness or 0:.2f} {int(group.mean_seconds or 0)}"
     for hit in getattr(found, "hits", ()):
-        f"{hit.similarity or 0:.2f} {hit.more:+} {', '.join(hit.found_by)}"
+        f"{hit.similarity or 0:.2f} {hit.more:+} {', '.join(hit.found_by)} {hit.more_of_incident:+}"
+        f"{hit.correlation_id or ''}".isprintable()
         use_record(hit.record)
     for entry in getattr(found, "entries", ()):
         use_record(entry.record)
@@ -113,15 +119,25 @@ def use_record(record: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "found_by"),
-    [({}, ()), ({"foundBy": ["words", "a way of a later version"]}, (FoundBy.WORDS,))],
+    ("given", "expected"),
+    [
+        ({}, ((), None, 0)),
+        (
+            {
+                "foundBy": ["words", "a way of a later version"],
+                "correlationID": "rr-1",
+                "moreOfIncident": 3,
+            },
+            ((FoundBy.WORDS,), "rr-1", 3),
+        ),
+    ],
+    ids=["older", "newer"],
 )
-def test_servers_of_other_versions_are_understood(
-    given: dict[str, Any], found_by: tuple[FoundBy, ...]
-) -> None:
+def test_servers_of_other_versions_are_understood(given: dict[str, Any], expected: tuple[Any, ...]) -> None:
     hit = {**RECORD, "score": 0.5, "similarity": None, "more": 0, **given}
     answer = {"items": [hit], "mode": "hybrid", "degraded": None}
-    assert [each.found_by for each in records.search_result_in(answer).hits] == [found_by]
+    [found] = records.search_result_in(answer).hits
+    assert (found.found_by, found.correlation_id, found.more_of_incident) == expected
 
 
 def test_a_kind_that_this_version_does_not_know_is_reported() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from datastorage.query.fusion import Fused, fuse
 from datastorage.query.searchresult import FoundBy
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.matches import Background, Match
+from datastorage.storage.matches import Background, Match, Similarities
 from datastorage.storage.places import Place
 
 BACKGROUND = Background(0.1, 0.08)
@@ -30,8 +30,7 @@ def fused(
     found = fuse(
         [match(*each) for each in near.items()],
         [match(*each) for each in worded.items()],
-        {name.encode(): score for name, score in (similarities or {}).items()},
-        BACKGROUND,
+        Similarities({name.encode(): score for name, score in (similarities or {}).items()}, BACKGROUND),
     )
     return {each.match.place.key.uid: each for each in found}
 
@@ -82,7 +81,7 @@ def test_a_model_with_other_cosines_gives_the_same_order(
     def scores(factor: float, shift: float) -> list[float]:
         background = Background(factor * BACKGROUND.mean + shift, factor * BACKGROUND.deviation)
         near = [match(name, factor * cosine + shift) for name, cosine in (("a", one), ("b", other))]
-        found = fuse(near, [match("a", few), match("b", many)], {}, background)
+        found = fuse(near, [match("a", few), match("b", many)], Similarities({}, background))
         return [each.match.score for each in found]
 
     assert scores(factor, shift) == pytest.approx(scores(1.0, 0.0))

@@ -226,20 +226,31 @@ class History(Answer):
 class Hit(Record):
     """A record that a search found."""
 
-    score: float = Field(description="The order of the hits. Scores compare within one answer only.")
+    score: float = Field(
+        description="How good the hit is. Scores compare within one answer only. With `flat`, they are the "
+        "order of the hits."
+    )
     similarity: float | None = Field(
         description="Cosine similarity of question and record, 1 at most. null if the record has no vector, "
         "or if only words were searched for."
     )
     found_by: list[FoundBy] = Field(
         description="Why it is among the hits: few texts are nearer to the question in meaning, or it has "
-        "words of the question."
+        "words of the question. `incident`: other records of its incident answer the question better, so it "
+        "is ahead of records that would be before it otherwise."
     )
     more: int = Field(description="Further records that say the same and are not among the hits.")
+    correlation_id: str | None = Field(description="The incident that the record belongs to.")
+    more_of_incident: int = Field(
+        description="Further records of the incident that meet the conditions and are not among the hits."
+    )
 
 
 class SearchResult(Answer):
-    """The records that answer a question best, the best first."""
+    """The records that answer a question best, the best first.
+
+    Without `flat`, the hits of an incident follow its best one.
+    """
 
     mode: SearchMode = Field(description="The mode that was used.")
     degraded: str | None = Field(

@@ -170,3 +170,9 @@ class SearchConditions(Conditions):
     type: QueryType = Field(QueryType.RECORDS, description="The records to search.")
     mode: SearchMode = Field(SearchMode.HYBRID, description="By meaning (vector), by words (text), or both.")
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Hits, at most.")] = _DEFAULT_HITS
+    flat: bool = Field(
+        default=False,
+        description="Whether the hits come in the order of their scores, however many are of one incident. "
+        "Otherwise the hits of an incident follow its best one, and there are three of each at most, unless "
+        "the question is about one `correlationID`.",
+    )

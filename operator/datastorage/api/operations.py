@@ -111,8 +111,9 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
 _SEARCH: Final = (
     "Finds records by meaning and by words at once (`mode`: hybrid), or by one of both. Records that contain "
     "an identifier of the question, or all of its quoted words, come first. Of an ActionTrace, only the "
-    "newest generation is found. If there are no vectors, a hybrid search goes by words alone, and "
-    "`degraded` says why."
+    "newest generation is found. Records of one incident, which have the same `correlationID`, lift each "
+    "other and come together, three at most; `flat` gives a plain list. If there are no vectors, a hybrid "
+    "search goes by words alone, and `degraded` says why."
 )
 _LISTS: Final = "Needs the right to list `records.archive.datastorage.kubernaut.io`."
 _GETS: Final = "Needs the right to get `records.archive.datastorage.kubernaut.io`."

@@ -223,12 +223,24 @@ def _asked(body: Any) -> SearchConditions:
 async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:
     async with desk.answers.turn(admission.caller.username):
         result = await desk.archive.search(
-            asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
+            asked.q,
+            asked.filter_of(asked.type),
+            mode=asked.mode,
+            limit=asked.limit,
+            flat=asked.flat,
+            scope=admission.scope,
         )
         admission.note(request.url.path, len(result.hits))
         hits = (
             hit.record.as_bytes(
-                {"score": hit.score, "similarity": hit.similarity, "foundBy": hit.found_by, "more": hit.more}
+                {
+                    "score": hit.score,
+                    "similarity": hit.similarity,
+                    "foundBy": hit.found_by,
+                    "more": hit.more,
+                    "correlationID": hit.correlation_id,
+                    "moreOfIncident": hit.more_of_incident,
+                }
             )
             for hit in result.hits
         )

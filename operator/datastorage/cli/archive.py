@@ -14,6 +14,7 @@ from datastorage.cli.opened import with_opened
 from datastorage.cli.optiongroups import with_option_groups
 from datastorage.cli.options import Cursor, DocumentOutput, Output
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
+from datastorage.cli.recordtables import cells, columns, print_search, print_timeline
 from datastorage.cli.server import ServerOptions
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.absentidentifiers import absent_identifiers
@@ -21,8 +22,6 @@ from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.interface import Archive
 from datastorage.query.searchresult import SearchResult
-from datastorage.query.summary import outcome_of, summary_of, target_of
-from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
 from datastorage.storage.criteria import Scope
 
@@ -58,6 +57,13 @@ def search(
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --mode hybrid.")] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 10,
+    flat: Annotated[
+        bool,
+        typer.Option(
+            "--flat",
+            help="A plain list in the order of the scores, however many of the records are of one incident.",
+        ),
+    ] = False,
     output: Output = Format.TABLE,
     server: ServerOptions,
 ) -> None:
@@ -67,7 +73,12 @@ def search(
     ActionTrace. A few records with the same text are shown; the column MORE
     counts the others. SIMILARITY is 1 where the meaning is the same; the words
     count, too, so it may rise from line to line. With -o wide, FOUND BY says
-    whether meaning, words or both have found the record.
+    whether meaning, words or both have found the record, and whether others of
+    its incident have raised it.
+
+    Records with the same correlation ID are of one INCIDENT. They stand
+    together, three at most, and +N counts the others: 'datastorage timeline'
+    shows all of them.
 
     Examples:
         datastorage search "what did we do about OOM kills in payments?"
@@ -75,18 +86,22 @@ def search(
         datastorage search "certificate expired" --since 7d --namespace ingress
 
         datastorage search '"no space left" -postgres' --mode text -o json
+
+        datastorage search "what was tried before the rollback?" --flat
     """
     if hybrid and mode not in {None, SearchMode.HYBRID}:
         raise InvalidQueryError(f"--hybrid can't be combined with --mode {mode}")
 
     async def ask(archive: Archive, chosen: Filter) -> tuple[SearchResult, list[str]]:
-        result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
+        result = await archive.search(
+            question, chosen, mode=mode or SearchMode.HYBRID, limit=limit, flat=flat
+        )
         return result, await absent_identifiers(archive, question, chosen)
 
     result, absent = ask_about(server, filters, ask, by_meaning=mode is not SearchMode.TEXT)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
-    _print_search(result, output)
+    print_search(result, output)
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""
@@ -123,8 +138,8 @@ def list_(
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
     elif page.records:
-        rows = (_cells(output, record, rfc3339(record.created_at)) for record in page.records)
-        print_table(_columns(output, "CREATED"), rows)
+        rows = (cells(output, record, rfc3339(record.created_at)) for record in page.records)
+        print_table(columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
     finish(page.records, filters)
@@ -244,58 +259,10 @@ def timeline(
         entries = [entry.as_json() for entry in found.entries]
         print_document({"entries": entries, "complete": found.complete, "cursor": found.cursor}, output)
     elif found.entries:
-        _print_timeline(found, output)
+        print_timeline(found, output)
     if found.cursor is not None:
         note(f"there are more, later ones: --cursor {found.cursor}")
     finish([entry.record for entry in found.entries])
-
-
-def _columns(output: Format, *first: str) -> tuple[str, ...]:
-    uid = ("UID",) if output is Format.WIDE else ()
-    return (*first, "KIND", "RECORD", *uid, "OUTCOME", "TARGET", "WHAT")
-
-
-def _cells(output: Format, record: ArchivedRecord, *first: str) -> tuple[str, ...]:
-    uid = (record.uid,) if output is Format.WIDE else ()
-    name = f"{record.namespace}/{record.name}"
-    return (*first, record.kind, name, *uid, outcome_of(record), target_of(record), summary_of(record))
-
-
-def _print_search(result: SearchResult, output: Format) -> None:
-    if output is Format.JSON:
-        hits = [
-            {
-                "score": hit.score,
-                "similarity": hit.similarity,
-                "foundBy": [way.value for way in hit.found_by],
-                "more": hit.more,
-                **hit.record.as_json(),
-            }
-            for hit in result.hits
-        ]
-        print_document({"mode": result.mode.value, "degraded": result.degraded, "results": hits}, output)
-    elif result.hits:
-        rows = (
-            _cells(
-                output,
-                hit.record,
-                "" if hit.similarity is None else f"{hit.similarity:.2f}",
-                *([", ".join(hit.found_by)] if output is Format.WIDE else []),
-                f"+{hit.more}" if hit.more else "",
-                rfc3339(hit.record.created_at),
-            )
-            for hit in result.hits
-        )
-        found_by = ("FOUND BY",) if output is Format.WIDE else ()
-        print_table(_columns(output, "SIMILARITY", *found_by, "MORE", "CREATED"), rows)
-
-
-def _print_timeline(found: Timeline, output: Format) -> None:
-    rows = (
-        _cells(output, entry.record, rfc3339(entry.at), str(entry.record.generation))
-        for entry in found.entries
-    )
-    print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
 def opening(server: ServerOptions, *, by_meaning: bool = False) -> AbstractAsyncContextManager[OpenedArchive]:

@@ -61,13 +61,23 @@ class RemoteArchive:
         except ValueError:
             raise not_an_answer(answer.status) from None
 
-    async def search(self, question: str, filter: Filter, *, mode: SearchMode, limit: int) -> SearchResult:  # noqa: A002
+    async def search(
+        self,
+        question: str,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        mode: SearchMode,
+        limit: int,
+        flat: bool,
+    ) -> SearchResult:
         """Return the records that answer a question best."""
         check_limit(limit)
         check_question(question)
         type_, conditions = conditions_of(filter)
         # In a body, the question stays out of the logs of proxies.
         body = {**conditions, "q": question, "type": type_, "mode": str(mode), "limit": limit}
+        if flat:  # an older server does not know it, and answers with a plain list anyway
+            body["flat"] = True
         return search_result_in(await self._server.ask(f"{_ROOT}/query/semantic", body=body))
 
     async def list(self, filter: Filter, *, limit: int, cursor: str | None) -> Page:  # noqa: A002

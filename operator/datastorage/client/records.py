@@ -81,6 +81,9 @@ def search_result_in(answer: Any) -> SearchResult:
                 # An older server does not say it, and a newer one may have other ways.
                 tuple(_WAYS[way] for way in each.get("foundBy", ()) if way in _WAYS),
                 value_in(each, "more", INTEGER),
+                # An older server knows no incidents.
+                value_in({"correlationID": None, **each}, "correlationID", TEXT_OR_NULL),
+                value_in({"moreOfIncident": 0, **each}, "moreOfIncident", INTEGER),
             )
             for each in found["items"]
         )

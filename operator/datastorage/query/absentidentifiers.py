@@ -29,7 +29,7 @@ async def absent_identifiers(archive: Archive, question: str, chosen: Filter) ->
 
 async def _is_in_a_record(archive: Archive, identifier: str, chosen: Filter) -> bool:
     try:
-        result = await archive.search(f'"{identifier}"', chosen, mode=SearchMode.TEXT, limit=1)
+        result = await archive.search(f'"{identifier}"', chosen, mode=SearchMode.TEXT, limit=1, flat=False)
     except InvalidQueryError:  # words that are in every text
         return True
     return bool(result.hits)

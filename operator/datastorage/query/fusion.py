@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from datastorage.query.searchresult import FoundBy
-from datastorage.storage.matches import Background, Match
+from datastorage.storage.matches import Background, Match, Similarities
 from datastorage.storage.places import Place
 
 # How many standard deviations of meaning a record is worth that has all words of the question. Measured with
@@ -43,23 +43,18 @@ class Fused:
     found_by: tuple[FoundBy, ...]
 
 
-def fuse(
-    near: Sequence[Match],
-    worded: Sequence[Match],
-    similarities: Mapping[bytes, float],
-    background: Background,
-) -> list[Fused]:
+def fuse(near: Sequence[Match], worded: Sequence[Match], similarities: Similarities) -> list[Fused]:
     """Return every record that either search found, in no particular order.
 
     ``similarities`` are those of the texts that words alone have found. A text that is neither among them nor
     near has no vector, and its records count as ones that were picked at random.
     """
     # Only a few records of each text are in ``near``, and words may have found others of it.
-    known = {**{match.text_hash or b"": match.score for match in near}, **similarities}
+    known = {**{match.text_hash or b"": match.score for match in near}, **similarities.of_texts}
     by_meaning = {match.place: match for match in near}
     by_words = {match.place: match for match in worded}
     return [
-        _fused(place, by_meaning.get(place), by_words.get(place), known, background)
+        _fused(place, by_meaning.get(place), by_words.get(place), known, similarities.background)
         for place in by_meaning | by_words
     ]
 

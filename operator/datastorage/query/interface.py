@@ -59,8 +59,9 @@ class Archive(Lookups, Protocol):
         *,
         mode: SearchMode,
         limit: int,
+        flat: bool,
     ) -> SearchResult:
-        """Return the records that answer a question best."""
+        """Return the records that answer a question best; unless ``flat``, those of an incident together."""
         ...
 
     async def list(
@@ -104,9 +105,10 @@ class ScopedArchive(Lookups, Protocol):
         *,
         mode: SearchMode,
         limit: int,
+        flat: bool,
         scope: Scope,
     ) -> SearchResult:
-        """Return the records that answer a question best."""
+        """Return the records that answer a question best; unless ``flat``, those of an incident together."""
         ...
 
     async def list_page(

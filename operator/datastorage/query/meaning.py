@@ -1,13 +1,13 @@
 """Finds the records that are nearest in meaning to a question: by its vector."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from datastorage.embedding import Embedder
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.matches import Background, Near
+from datastorage.storage.matches import Near, Similarities
 from datastorage.storage.nearest import Nearest
 
 
@@ -34,10 +34,9 @@ class NearestInMeaning:
             raise EmbedderUnavailableError(f"the question had no vector within {seconds:g} s") from None
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)
 
-    async def background(self, vector: Vector) -> Background:
-        """Return how near the question is to texts picked at random. Raises as ``nearest`` does."""
-        return await self._nearest.background(vector)
+    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
+        """Return how near the question is to texts, and to others that are picked at random.
 
-    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
-        """Return the cosine similarity of each of the texts that has a vector. Raises as ``nearest`` does."""
+        Raises as ``nearest`` does.
+        """
         return await self._nearest.similarities(vector, text_hashes)

@@ -75,17 +75,20 @@ class ArchiveQueries:
         *,
         mode: SearchMode = SearchMode.HYBRID,
         limit: int = 10,
+        flat: bool = False,
         scope: Scope = EVERYTHING,
     ) -> SearchResult:
         """Return the records that answer a question best; only the newest generation of an ActionTrace.
 
-        Only a few records with the same text are returned, with the number of further ones. A search by both
-        meaning and words falls back to words alone if there are no vectors, and says so (``degraded``).
+        Only a few records with the same text, and of the same incident, are returned, with the number of
+        further ones; those of an incident stand together. A ``flat`` answer is in the order of the scores
+        instead, whatever the incidents. A search by both meaning and words falls back to words alone if
+        there are no vectors, and says so (``degraded``).
         """
         with _measured(_SEARCHES[mode]):
             check_limit(limit)
             return await self._searcher.search(
-                question, filter.criteria().within(scope), mode=mode, limit=limit
+                question, filter.criteria().within(scope), mode=mode, limit=limit, flat=flat
             )
 
     async def list(

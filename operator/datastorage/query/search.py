@@ -2,34 +2,41 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import Fused, fuse
+from datastorage.query.incidents import lifted, page_of
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.matches import Background, Match, Near, best_of_each_text
+from datastorage.storage.matches import Match, Near, Similarities, best_of_each_text
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # as in storage/matches.py
     from datastorage.records.vector import Vector
 
+T = TypeVar("T")
+
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
-# A search by both looks further down each ranking than it will show: a hit that is far down in one may be
-# high in the other.
+# A search looks further down each ranking than it will show: a hit that is far down in one may be high in the
+# other, or its incident may lift it. If a few incidents have nearly all of that, it looks further still.
 _DEPTH: Final = 50
+_FURTHER: Final = 10
+_MAX_DEPTH: Final = 2_000
 # A search by both waits no longer than this for the vector of a question; then it uses words alone.
 _EMBEDDING_SECONDS: Final = 3.0
-# Records with the same text are counted up to _MAX_COUNT, and up to _MAX_COUNTED over all texts of an answer.
+# Records with the same text, or of the same incident, are counted up to _MAX_COUNT, and up to _MAX_COUNTED
+# over all texts and incidents of an answer.
 _MAX_COUNT: Final = 1_000
 _MAX_COUNTED: Final = 20_000
 
@@ -40,8 +47,20 @@ class Meaning(Protocol):
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
     ) -> Near: ...
-    async def background(self, vector: "Vector") -> Background: ...
-    async def similarities(self, vector: "Vector", text_hashes: Sequence[bytes]) -> Mapping[bytes, float]: ...
+    async def similarities(self, vector: "Vector", text_hashes: Sequence[bytes]) -> Similarities: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a search has found."""
+
+    mode: SearchMode
+    hits: Sequence[Fused]
+    """The best first, a few of each text."""
+    incidents: Mapping[Place, str]
+    is_all: bool
+    """Whether there is nothing further down."""
+    degraded: str | None = None
 
 
 class Searcher:
@@ -65,28 +84,44 @@ class Searcher:
         self._meaning = meaning
 
     async def search(
-        self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int
+        self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int, flat: bool = False
     ) -> SearchResult:
-        """Return the best records. Raises InvalidQueryError, and TransientError if it can't search now."""
+        """Return the best records. Raises InvalidQueryError, and TransientError if it can't search now.
+
+        A ``flat`` result is in the order of the scores, and has all records of an incident that are good
+        enough. Otherwise it has a few of them, one after the other.
+        """
         check_question(question)
         # Bytes of a shell that are not text arrive as surrogate characters, which can't be encoded.
         question = question.encode("utf-8", "replace").decode("utf-8")
+        # A question about one incident is not for others.
+        flat = flat or criteria.equal.get("correlation_id") is not None
+        for depth in _depths(limit):
+            found = await self._found(question, criteria, mode, depth)
+            page = found.hits[:limit] if flat else page_of(found.hits, found.incidents, limit)
+            # Where the embedder is away, nobody waits for it again.
+            if len(page) == limit or found.is_all or found.degraded is not None:
+                break
+        return await self._result(found, page, criteria)
+
+    async def _found(self, question: str, criteria: Criteria, mode: SearchMode, depth: int) -> _Found:
         match mode:
             case SearchMode.TEXT:
-                return await self._by_text(question, criteria, limit)
+                return await self._by_words(await self._text_matches(question, criteria, depth), depth)
             case SearchMode.VECTOR:
-                near = await self._near(question, criteria, limit)
+                near = await self._near(question, criteria, depth)
                 found = [Fused(match, match.score, (FoundBy.MEANING,)) for match in near.matches]
-                return await self._result(mode, criteria, found)
+                incidents = await self._incidents(near.matches)
+                return _Found(mode, _best(found, incidents), incidents, len(found) < depth)
             case SearchMode.HYBRID:
-                return await self._by_both(question, criteria, limit)
+                return await self._by_both(question, criteria, depth)
 
-    async def _by_text(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
-        matches = await self._text_matches(question, criteria, limit)
-        return await self._result(SearchMode.TEXT, criteria, _by_words(matches))
+    async def _by_words(self, matches: Sequence[Match], depth: int, degraded: str | None = None) -> _Found:
+        incidents = await self._incidents(matches)
+        hits = _best([Fused(match, None, (FoundBy.WORDS,)) for match in matches], incidents)
+        return _Found(SearchMode.TEXT, hits, incidents, len(matches) < depth, degraded)
 
-    async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
-        depth = max(_DEPTH, limit)
+    async def _by_both(self, question: str, criteria: Criteria, depth: int) -> _Found:
         near, worded = await asyncio.gather(
             self._near(question, criteria, depth, embedding_seconds=self._embedding_seconds),
             self._text_matches(question, criteria, depth),
@@ -95,15 +130,13 @@ class Searcher:
         if isinstance(worded, InvalidQueryError) and not isinstance(near, DataStorageError):
             worded = []  # the question has no words to search for, but it has a meaning
         try:
-            fused = await self._fused(value_or_raise(near), value_or_raise(worded))
+            return await self._fused(value_or_raise(near), value_or_raise(worded), depth)
         except DataStorageError as error:
             # Words alone are enough; if they can't be searched either, that error is the answer.
-            found = _by_words(value_or_raise(worded)[:limit])
-            return await self._result(SearchMode.TEXT, criteria, found, str(error))
-        return await self._result(SearchMode.HYBRID, criteria, fused[:limit])
+            return await self._by_words(value_or_raise(worded), depth, str(error))
 
-    async def _fused(self, near: Near, worded: Sequence[Match]) -> list[Fused]:
-        """Return the records that either search found, the best first, and only a few of each text.
+    async def _fused(self, near: Near, worded: Sequence[Match], depth: int) -> _Found:
+        """Return the records that either search found.
 
         Records that the clues of the question single out come first, even where many others are near in
         meaning.
@@ -111,11 +144,23 @@ class Searcher:
         assert self._meaning is not None, "it has made the vector"
         known = {match.text_hash for match in near.matches}
         others = {match.text_hash for match in worded if match.text_hash is not None} - known
-        background, found = await asyncio.gather(
-            self._meaning.background(near.vector), self._meaning.similarities(near.vector, list(others))
+        answers = await asyncio.gather(
+            self._meaning.similarities(near.vector, list(others)),
+            self._incidents([*near.matches, *worded]),
+            return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        fused = {each.match: each for each in fuse(near.matches, worded, found, background)}
-        return [fused[match] for match in best_of_each_text(fused, _PER_TEXT)]
+        similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
+        hits = _best(fuse(near.matches, worded, similarities), incidents)
+        is_all = max(len(near.matches), len(worded)) < depth
+        return _Found(SearchMode.HYBRID, hits, incidents, is_all)
+
+    async def _incidents(self, matches: Sequence[Match]) -> Mapping[Place, str]:
+        """Return the correlation IDs of the records that have one.
+
+        These records meet the criteria: what the caller may not read has no part in the answer.
+        """
+        places = list(dict.fromkeys(match.place for match in matches))
+        return await self._reader.correlation_ids(places) if places else {}
 
     async def _near(
         self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
@@ -144,32 +189,53 @@ class Searcher:
             )
         return matches
 
-    async def _result(
-        self, mode: SearchMode, criteria: Criteria, found: Sequence[Fused], degraded: str | None = None
-    ) -> SearchResult:
-        if not found:
-            return SearchResult(mode, (), degraded)
-        texts = {_text_of(hit.match) for hit in found} - {NO_TEXT}
-        limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts))))
-        stored, totals = await self._reader.load_and_count(
-            [hit.match.place for hit in found], criteria, list(texts), limit
+    async def _result(self, found: _Found, page: Sequence[Fused], criteria: Criteria) -> SearchResult:
+        if not page:
+            return SearchResult(found.mode, (), found.degraded)
+        incidents = found.incidents
+        texts = {_text_of(hit) for hit in page} - {NO_TEXT}
+        shared = {incidents[hit.match.place] for hit in page if hit.match.place in incidents}
+        loaded = await self._reader.load_and_count(
+            [hit.match.place for hit in page],
+            criteria,
+            texts=texts,
+            correlation_ids=shared,
+            limit=max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts) + len(shared)))),
         )
-        rows = {row.place: row for row in stored}
-        loaded = [hit for hit in found if hit.match.place in rows]
-        records = await archived_all(rows[hit.match.place] for hit in loaded)
-        shown = Counter(_text_of(hit.match) for hit in loaded)
-        # How many records of each text are not in the answer.
-        more = {text: max(0, total - shown[text]) for text, total in totals.items()}
-        hits = tuple(
-            SearchHit(record, hit.match.total, hit.similarity, hit.found_by, more.get(_text_of(hit.match), 0))
-            for hit, record in zip(loaded, records, strict=True)
+        rows = {row.place: row for row in loaded.rows}
+        shown = [hit for hit in page if hit.match.place in rows]
+        records = await archived_all(rows[hit.match.place] for hit in shown)
+        # How many records of each text, and of each incident, are not in the answer.
+        of_text = _left(loaded.of_texts, Counter(map(_text_of, shown)))
+        of_incident = _left(
+            loaded.of_correlation_ids, Counter(incidents.get(hit.match.place) for hit in shown)
         )
-        return SearchResult(mode, hits, degraded)
+        hits = (
+            SearchHit(
+                record, hit.match.total, hit.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
+                incident := incidents.get(hit.match.place), of_incident.get(incident, 0),
+            )
+            for hit, record in zip(shown, records, strict=True)
+        )  # fmt: skip
+        return SearchResult(found.mode, tuple(hits), found.degraded)
 
 
-def _text_of(match: Match) -> bytes:
-    return match.text_hash or NO_TEXT
+def _depths(limit: int) -> Iterator[int]:
+    """Yield how far down each ranking a search looks at first, and then if that is not enough."""
+    depth = min(max(_DEPTH, 2 * limit), _MAX_DEPTH)
+    yield depth
+    if depth < _MAX_DEPTH:
+        yield min(_FURTHER * depth, _MAX_DEPTH)
 
 
-def _by_words(matches: Sequence[Match]) -> list[Fused]:
-    return [Fused(match, None, (FoundBy.WORDS,)) for match in matches]
+def _best(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
+    hits = {hit.match: hit for hit in lifted(found, incidents)}
+    return [hits[match] for match in best_of_each_text(hits, _PER_TEXT)]
+
+
+def _text_of(hit: Fused) -> bytes:
+    return hit.match.text_hash or NO_TEXT
+
+
+def _left(totals: Mapping[T, int], shown: Mapping[T | None, int]) -> dict[T | None, int]:
+    return {shared: max(0, total - shown[shared]) for shared, total in totals.items()}

@@ -14,6 +14,9 @@ class FoundBy(StrEnum):
     """Few texts are nearer to the question."""
     WORDS = "words"
     """It has words of the question."""
+    INCIDENT = "incident"
+    """Others of its incident answer the question better, and it is therefore ahead of hits that would be
+    before it otherwise. Only what meaning or words have found is among the hits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class SearchHit:
 
     record: ArchivedRecord
     score: float
-    """The hits are ordered by score. Scores can be compared within one answer only."""
+    """The hits of a plain list are ordered by score. Scores can be compared within one answer only."""
     similarity: float | None
     """Cosine similarity of question and record, 1 at most; None if the record has no vector, or if only words
     were searched for."""
@@ -30,11 +33,19 @@ class SearchHit:
     more: int
     """The number of further records that meet the filter and have the same text, but are not among the hits;
     counted up to 1,000 or so."""
+    correlation_id: str | None = None
+    """The incident that it belongs to, if any."""
+    more_of_incident: int = 0
+    """The number of further records that meet the filter and belong to the same incident, but are not among
+    the hits; counted up to 1,000 or so. Records with the same text can be among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The hits of a search, the best first."""
+    """The hits of a search, the best first.
+
+    Unless a plain list was asked for, the hits of an incident follow its best one.
+    """
 
     mode: SearchMode
     """The mode that was used: text if hybrid was asked for but the vectors were not available."""

@@ -111,11 +111,12 @@ class StandbyQueries:
         *,
         mode: SearchMode,
         limit: int,
+        flat: bool,
         scope: Scope,
     ) -> SearchResult:
         """Return the records that answer a question best."""
         return await self._ask(
-            lambda each: each.search(question, filter, mode=mode, limit=limit, scope=scope)
+            lambda each: each.search(question, filter, mode=mode, limit=limit, flat=flat, scope=scope)
         )
 
     async def timeline(

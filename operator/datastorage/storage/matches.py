@@ -1,7 +1,7 @@
 """The results of a search before the records are read: the place of each record, and how well it matches."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,15 @@ class Background:
     def deviations(self, similarity: float) -> float:
         """Return by how many standard deviations a text is nearer than such texts are."""
         return (similarity - self.mean) / self.deviation
+
+
+@dataclass(frozen=True, slots=True)
+class Similarities:
+    """How near texts are to a question, and how near others are."""
+
+    of_texts: Mapping[bytes, float]
+    """The cosine similarity of each text that has a vector, by the hash of the text."""
+    background: Background
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Search by meaning: finds the records that meet criteria and whose texts are nearest to a vector."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +12,7 @@ from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
-from datastorage.storage.matches import Background, Match, Near
+from datastorage.storage.matches import Background, Match, Near, Similarities
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
 from datastorage.storage.schema import VECTORS
@@ -175,27 +175,18 @@ class Nearest:
             number, given = await self._model_id(), pgvector.Vector(vector)
             return Near(await self._search(number, criteria, given, limit, per_text), vector)
 
-    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Mapping[bytes, float]:
-        """Return the cosine similarity of each of the texts that has a vector."""
-        if not text_hashes:
-            return {}
+    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
+        """Return how near a question is to texts, and to others that are picked at random."""
+        given = pgvector.Vector(vector)
         with self._refusals_pass():
-            number = await self._model_id()
+            await self._check_schema()
             async with reading(self._vectors, chain=VECTORS) as connection:
-                sql = _NEAREST_OF.format(id=number, pgvector=connection.vector_schema)
-                rows = await connection.fetch(sql, text_hashes, pgvector.Vector(vector), len(text_hashes))
-            return {row["text_hash"]: 1.0 - row["distance"] for row in rows}
-
-    async def background(self, vector: Vector) -> Background:
-        """Return how near a question is to texts picked at random."""
-        with self._refusals_pass():
-            number = await self._model_id()
-            async with reading(self._vectors, chain=VECTORS) as connection:
-                sql = _BACKGROUND.format(id=number, pgvector=connection.vector_schema, texts=_SAMPLE)
-                row = await connection.fetchrow(sql, pgvector.Vector(vector))
-        if row is None or row["texts"] < _ENOUGH_TEXTS:
-            return _USUAL
-        return Background(row["mean"], max(row["deviation"], _MIN_DEVIATION))
+                number, pgvector_schema = await self._number(connection), connection.vector_schema
+                sql = _BACKGROUND.format(id=number, pgvector=pgvector_schema, texts=_SAMPLE)
+                sample = await connection.fetchrow(sql, given)
+                sql, hashes = _NEAREST_OF.format(id=number, pgvector=pgvector_schema), list(text_hashes)
+                rows = await connection.fetch(sql, hashes, given, len(hashes)) if hashes else []
+        return Similarities({row["text_hash"]: 1.0 - row["distance"] for row in rows}, _background(sample))
 
     @contextmanager
     def _refusals_pass(self) -> Iterator[None]:
@@ -207,16 +198,22 @@ class Nearest:
             raise TransientError(f"the vectors' tables: {error}") from error
 
     async def _model_id(self) -> int:
+        await self._check_schema()
+        async with self._vectors.connection(VECTORS) as connection:
+            return await self._number(connection)
+
+    async def _check_schema(self) -> None:
         generation = self._vectors.generation
         if self._checked_generation != generation:  # it may be another database now
             await self._vectors.check_schema_version(VECTORS)
             self._checked_generation = generation
+
+    async def _number(self, connection: Session) -> int:
         # The number is looked up each time: after a backup was restored it may belong to another model. The
         # function that creates the tables would return it too, but a reader may not call it.
-        async with self._vectors.connection(VECTORS) as connection:
-            number: int | None = await connection.fetchval(
-                FIND_MODEL, self._model.provider, self._model.name, self._model.dimensions
-            )
+        number: int | None = await connection.fetchval(
+            FIND_MODEL, self._model.provider, self._model.name, self._model.dimensions
+        )
         if number is None:
             raise TransientError(
                 f"there are no vectors of the model {self._model} with {self._model.dimensions} "
@@ -290,6 +287,12 @@ class Nearest:
             _RECORDS_OF, per_text, limit, list(distances), list(distances.values()), *criteria.arguments
         )
         return _matches(rows, limit)
+
+
+def _background(row: Any) -> Background:
+    if row["texts"] < _ENOUGH_TEXTS:
+        return _USUAL
+    return Background(row["mean"], max(row["deviation"], _MIN_DEVIATION))
 
 
 def _matches(rows: Iterable[Any], limit: int) -> list[Match]:

@@ -1,7 +1,7 @@
 """The statements that read records: pages, single objects and remediations."""
 
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -151,17 +151,34 @@ _NEWEST_OF_NAME: Final = """
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
 """
-_SHARING: Final = with_conditions("""
-    SELECT given.text_hash,
+# The number of records that have a value in a column, up to $3 in each table.
+_COUNTED: Final = """
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r
-            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $2) AS counted)
+            WHERE r.{column} = given.shared AND {{of_audit_records}} LIMIT $3) AS counted)
         + (SELECT count(*) FROM (
             SELECT FROM datastorage.action_traces AS r
-            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $2) AS counted)
-        AS rows
-    FROM unnest($1::bytea[]) AS given (text_hash)
-""")
+            WHERE r.{column} = given.shared AND {{of_action_traces}} AND {{newest}} LIMIT $3) AS counted)
+        AS rows"""
+_SHARING: Final = with_conditions(f"""
+    SELECT given.shared AS text_hash, NULL AS correlation_id, {_COUNTED.format(column="text_hash")}
+    FROM unnest($1::bytea[]) AS given (shared)
+    UNION ALL
+    SELECT NULL, given.shared, {_COUNTED.format(column="correlation_id")}
+    FROM unnest($2::text[]) AS given (shared)
+""")  # noqa: S608  # names of our own
+_CORRELATION_IDS: Final = """
+    WITH wanted AS (
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place))
+    SELECT k.place, r.correlation_id
+    FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'audit_records' AND r.correlation_id IS NOT NULL
+    UNION ALL
+    SELECT k.place, r.correlation_id
+    FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'action_traces' AND r.correlation_id IS NOT NULL
+"""
 # Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
 _LOAD: Final = """
     WITH wanted AS (
@@ -182,6 +199,16 @@ _LOAD: Final = """
 """
 # Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAndCounted:
+    """Rows, and how many records share a text or a correlation ID with them."""
+
+    rows: Sequence[StoredRow]
+    of_texts: Mapping[bytes, int]
+    """By the hash of the text."""
+    of_correlation_ids: Mapping[str, int]
 
 
 class ArchiveReader:
@@ -263,18 +290,33 @@ class ArchiveReader:
         async with reading(self._database, plan=ONE_PLAN) as connection:
             return await self._load(connection, places)
 
-    async def load_and_count(
-        self, places: Sequence[Place], criteria: Criteria, texts: Sequence[bytes], limit: int
-    ) -> tuple[list[StoredRow], dict[bytes, int]]:
-        """Return the rows as ``load`` does, and how many records that meet the criteria have each text.
+    async def correlation_ids(self, places: Sequence[Place]) -> dict[Place, str]:
+        """Return the correlation ID of each of the rows that has one."""
+        async with reading(self._database, plan=ONE_PLAN) as connection:
+            rows = await connection.fetch(_CORRELATION_IDS, *_arrays(places))
+        return {places[row["place"] - 1]: row["correlation_id"] for row in rows}
 
-        ``texts`` are hashes. The records of a text are counted up to ``limit`` in each table.
+    async def load_and_count(
+        self,
+        places: Sequence[Place],
+        criteria: Criteria,
+        *,
+        texts: Collection[bytes],
+        correlation_ids: Collection[str],
+        limit: int,
+    ) -> LoadedAndCounted:
+        """Return the rows as ``load`` does, and how many records that meet the criteria have each text and
+        each correlation ID.
+
+        ``texts`` are hashes. The records are counted up to ``limit`` in each table.
         """
         async with reading(self._database, plan=ONE_PLAN) as connection:
             rows = await self._load(connection, places)
-            arguments = (list(texts), limit, *criteria.arguments)
-            counts = await connection.fetch(_SHARING, *arguments) if texts else []
-        return rows, {row["text_hash"]: row["rows"] for row in counts}
+            arguments = (list(texts), list(correlation_ids), limit, *criteria.arguments)
+            counts = await connection.fetch(_SHARING, *arguments)
+        of_texts = {row["text_hash"]: row["rows"] for row in counts if row["text_hash"] is not None}
+        of_ids = {row["correlation_id"]: row["rows"] for row in counts if row["correlation_id"] is not None}
+        return LoadedAndCounted(rows, of_texts, of_ids)
 
     async def _load(self, connection: Session, places: Sequence[Place]) -> list[StoredRow]:
         rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
