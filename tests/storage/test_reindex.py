@@ -46,8 +46,9 @@ _EVIDENCE = """
     UNION ALL SELECT to_jsonb(r) - 'search' - 'search_version' FROM datastorage.action_traces AS r ORDER BY 1
 """
 _WORDS = """
-    SELECT uid::text, tsvector_to_array(search), search_version, xmin::text FROM datastorage.audit_records
-    UNION ALL SELECT uid::text, tsvector_to_array(search), search_version, xmin::text FROM datastorage.action_traces
+    SELECT uid::text, tsvector_to_array(search), search_version, xmin::text FROM (
+        SELECT uid, search, search_version, xmin FROM datastorage.audit_records
+        UNION ALL SELECT uid, search, search_version, xmin FROM datastorage.action_traces) AS r
     ORDER BY 1
 """
 
@@ -261,7 +262,10 @@ def _shared(databases: TestDatabases) -> TestDatabase:
 async def test_the_migration_rewrites_no_table_and_the_older_program_can_store(
     unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = "SELECT relname, relfilenode FROM pg_class WHERE relname ~ '^(audit_records|action_traces)' ORDER BY 1"
+    files = (
+        "SELECT relname, relfilenode FROM pg_class "
+        "WHERE relname ~ '^(audit_records|action_traces)' ORDER BY 1"
+    )
     add = (
         "INSERT INTO datastorage.audit_records (uid, generation, created_at, namespace, name, content, "
         "content_hash) "
