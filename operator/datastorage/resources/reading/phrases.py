@@ -41,8 +41,8 @@ def search_words(main: Iterable[object], others: Iterable[str] = ()) -> str:
     # path, an address or a number, in time that grows with the square of the length. A few such records would
     # stall all others.
     words = words_in(_bounded(text))
-    # This lets "image pull" find "ImagePullBackOff". Nearly all words are in small letters after the first.
-    parts = [space_camel_case(w) for w in dict.fromkeys(words) if not w[1:].islower() and is_camel_case(w)]
+    # This lets "image pull" find "ImagePullBackOff".
+    parts = [space_camel_case(word) for word in dict.fromkeys(words) if is_camel_case(word)]
     return storable(with_pairs(" ".join([*words, *parts])))
 
 
