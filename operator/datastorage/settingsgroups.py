@@ -31,8 +31,8 @@ class DatabaseSettings(Group):
     )
     owner_url: Url | None = Field(
         default=None,
-        description="PostgreSQL URL of the role that owns the schema. Only `migrate` uses it; "
-        "without it `migrate` uses the service's URL.",
+        description="PostgreSQL URL of the role that owns the schema. Only `migrate` and `reindex` use it; "
+        "without it they use the service's URL.",
     )
     pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
         default=8, description="Most connections to PostgreSQL open at once, per replica."

@@ -4,13 +4,15 @@ All of them raise ConfigurationError for a wrong setting, SchemaVersionError for
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
+from datastorage.assembly.databases import open_database
 from datastorage.assembly.store import Store, VectorStore, open_store
 from datastorage.errors import ConfigurationError
 from datastorage.metrics import Dependency
+from datastorage.pipeline.reindex import Reindex
 from datastorage.pipeline.rejectedretry import Retry
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
@@ -19,6 +21,8 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.schema import ARCHIVE
+from datastorage.storage.searchwords import SearchWords
 from datastorage.storage.texts import Texts
 from datastorage.storage.trial import Trial
 from datastorage.storage.write import TextVectors
@@ -97,6 +101,30 @@ async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[O
             yield OpenedReembed(work, texts, vectors)
         finally:
             await postgres.close()
+
+
+@dataclass(frozen=True)
+class OpenedReindex:
+    """The work of giving stored records all of their words, and the store that it uses."""
+
+    work: Reindex
+    words: SearchWords
+
+
+@asynccontextmanager
+async def open_reindex(settings: Settings, *, writable: bool) -> AsyncIterator[OpenedReindex]:
+    """Open the work of giving stored records all of their words, as the role that owns the schema."""
+    setting = "database_url" if settings.database.owner_url is None else "database_owner_url"
+    if setting == "database_url":
+        settings.require_database_url()
+    chain = replace(ARCHIVE, setting=f"{PREFIX}{setting.upper()}")
+    async with AsyncExitStack() as stack:
+        database = open_database(settings, setting, chain, stack, writable=writable)
+        await database.check_schema_version()
+        words = SearchWords(database)
+        postgres = Breaker(Dependency.POSTGRES, words.probe)
+        stack.push_async_callback(postgres.close)
+        yield OpenedReindex(Reindex(words, postgres), words)
 
 
 @asynccontextmanager

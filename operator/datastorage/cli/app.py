@@ -67,6 +67,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "rejected": Listing(
         "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
     ),
+    "reindex": Listing("reindex", "Let stored records be found by all of their words.", _ARCHIVE),
     "reembed": Listing(
         "reembed", "Make vectors of all stored records with the model of the settings.", _VECTORS
     ),

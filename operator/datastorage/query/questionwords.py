@@ -12,7 +12,7 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
-from datastorage.records.words import plain, split_camel_case
+from datastorage.records.words import plain, split_camel_case, with_pairs
 from datastorage.storage.wording import Clue, Wording
 
 MAX_QUESTION_CHARACTERS: Final = 16_384
@@ -102,7 +102,7 @@ def _text_of(part: re.Match[str]) -> str:
 
 
 def _with_camel_case_split(text: str) -> Iterable[str]:
-    for word in plain(text).split():
+    for word in with_pairs(plain(text)).split():
         yield word.lower()
         words = split_camel_case(word)
         if len(words) > 1:

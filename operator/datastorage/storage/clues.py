@@ -16,7 +16,7 @@ from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import limit_time
-from datastorage.storage.wording import Clue
+from datastorage.storage.wording import Clue, as_searched, tsquery
 
 _log = logging.getLogger(__name__)
 
@@ -25,27 +25,27 @@ _log = logging.getLogger(__name__)
 # whether the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383.
 # If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
 # with $7 rows or more is ignored.
-CLUES: Final = with_conditions(r"""
+CLUES: Final = with_conditions(rf"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
             CASE WHEN in_order THEN phrase ELSE words END AS form, lexemes, pattern
         FROM unnest($1::text[], $2::boolean[], $3::int[], $4::text[])
             WITH ORDINALITY AS given (clue, in_order, min_words, pattern, number),
-            plainto_tsquery('english'::regconfig, clue) AS words,
-            phraseto_tsquery('english'::regconfig, clue) AS phrase,
-            tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
+            LATERAL (SELECT {tsquery("plainto_tsquery", "clue")} AS words,
+                {tsquery("phraseto_tsquery", "clue")} AS phrase,
+                tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes) AS queries
         WHERE numnode(phrase) >= 2 * min_words - 1)
     SELECT found.* FROM (SELECT DISTINCT words FROM clues) AS lookups CROSS JOIN LATERAL (
         WITH with_words AS MATERIALIZED (
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
                 r.text_hash, r.search, r.content
             FROM datastorage.audit_records AS r
-            WHERE {of_audit_records} AND r.search @@ lookups.words LIMIT $6)
+            WHERE {{of_audit_records}} AND r.search @@ lookups.words LIMIT $6)
             UNION ALL
             (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
                 r.content
             FROM datastorage.action_traces AS r
-            WHERE {of_action_traces} AND r.search @@ lookups.words AND {newest} LIMIT $6))
+            WHERE {{of_action_traces}} AND r.search @@ lookups.words AND {{newest}} LIMIT $6))
         SELECT clues.number, matching.* FROM clues CROSS JOIN LATERAL (
             SELECT *, count(*) OVER () AS rows FROM (
                 SELECT table_name, uid, generation, created_at, spec_hash, text_hash
@@ -61,7 +61,7 @@ CLUES: Final = with_conditions(r"""
                 WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* clues.pattern END
                 LIMIT $7) AS first_rows) AS matching
         WHERE clues.words = lookups.words AND matching.rows < $7) AS found
-""")
+""")  # noqa: S608  # expressions of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ async def find(
     if not clues:
         return []
     arguments = (
-        [clue.words for clue in clues], [clue.in_order for clue in clues],
+        [as_searched(clue.words) for clue in clues], [clue.in_order for clue in clues],
         [clue.min_words for clue in clues], [clue.pattern for clue in clues], condition,
         limits.candidates, limits.rows, limits.texts, *criteria.arguments,
     )  # fmt: skip

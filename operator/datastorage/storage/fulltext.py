@@ -21,43 +21,43 @@ from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
-from datastorage.storage.wording import Wording
+from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, the number of the newest records that
 # contain each, and the number of all records, counted up to $4.
-_FORMS: Final = ShapedStatement("""
+_FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $3)
+        WHERE {{of_audit_records}} ORDER BY r.created_at DESC LIMIT $3)
         UNION ALL
         (SELECT r.search FROM datastorage.action_traces AS r
-        WHERE {of_action_traces} ORDER BY r.created_at DESC LIMIT $3)),
+        WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
     forms AS MATERIALIZED (
         SELECT form, min(place) AS place FROM (
-            SELECT plainto_tsquery('english'::regconfig, word) AS form, place
+            SELECT {tsquery("plainto_tsquery", "word")} AS form, place
             FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled,
         (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
+            SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
-            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
+            SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
             LIMIT $4) AS some_rows) AS total
     FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
-""")
-_PHRASES: Final = """
+""")  # noqa: S608  # expressions of our own
+_PHRASES: Final = f"""
     SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
-        phraseto_tsquery('english'::regconfig, phrase) AS form
+        LATERAL (SELECT {tsquery("phraseto_tsquery", "phrase")} AS form) AS queries
     WHERE numnode(form) > 0
-"""
+"""  # noqa: S608  # expressions of our own
 # Returns the rows that contain none of the phrases.
-_WITHOUT: Final = """
+_WITHOUT: Final = f"""
     SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
         AS k (place, uid, generation, created_at, spec_hash)
-    JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
+    JOIN datastorage.{{table}} AS r USING (uid, generation, created_at, spec_hash)
     WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
-        WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
-"""
+        WHERE r.search @@ {tsquery("phraseto_tsquery", "phrase")})
+"""  # noqa: S608  # expressions of our own
 # The newest rows that meet the condition $1 are ranked. If there are more of them than the limit, the newest
 # that meet the narrower condition $2 are ranked as well. A share is a sum over the words ($3): the weight of
 # each ($4) times its frequency in the record, relative to the record's length; divided by all weights.
@@ -214,7 +214,7 @@ class FullText:
                     _WITHOUT.format(table=table.value),
                     [n for n, _ in numbered],
                     *key_columns([key for _, key in numbered]),
-                    list(excluded),
+                    list(map(as_searched, excluded)),
                 )
                 found.update(places[row["place"]] for row in rows)
         return found
@@ -225,7 +225,7 @@ class FullText:
         """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
         limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
         sql, arguments = _FORMS.of(criteria)
-        rows = await connection.fetch(sql, list(words), *limits, *arguments)
+        rows = await connection.fetch(sql, list(map(as_searched, words)), *limits, *arguments)
         return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
 
     async def _required_phrases(
@@ -239,7 +239,11 @@ class FullText:
 
     @staticmethod
     async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:
-        return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
+        return (
+            [row["form"] for row in await connection.fetch(_PHRASES, list(map(as_searched, phrases)))]
+            if phrases
+            else []
+        )
 
 
 def _form(row: Any, limits: RankLimits) -> _Form:

@@ -18,7 +18,7 @@ from datastorage.records.vectorwrite import (
     VectorWrite,
     WriteState,
 )
-from datastorage.resources.reading.kindreading import Reading
+from datastorage.resources.reading.kindreading import SEARCH_VERSION, Reading
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.keys import key_columns, key_in
@@ -69,8 +69,8 @@ def _insert(reading: Reading) -> str:
             INSERT INTO datastorage.embedding_texts (text_hash, text)
             SELECT * FROM unnest(${count + 1}::bytea[], ${count + 2}::text[]) ON CONFLICT DO NOTHING),
         added AS (
-            INSERT INTO datastorage.{reading.table} ({names}, diverged)
-            SELECT {", ".join(expressions.get(name, name) for name in types)},
+            INSERT INTO datastorage.{reading.table} ({names}, search_version, diverged)
+            SELECT {", ".join(expressions.get(name, name) for name in types)}, {SEARCH_VERSION},
                 (SELECT true FROM datastorage.{reading.table} AS r WHERE r.uid = rows.uid
                     AND r.generation = rows.generation AND r.created_at = rows.created_at LIMIT 1) IS NOT NULL
             FROM unnest({arrays}) AS rows ({names})

@@ -1,10 +1,36 @@
 """The words of a question, as the searches by words take them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from datastorage.records.words import is_in_pairs, with_pairs
+
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
+# The last word, if it has hexadecimal digits only, some of them letters: people type the beginning of a
+# digest, a commit or an identifier. Fewer characters would be the beginning of too many.
+_BEGINNING: Final = re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{6,63}\Z", re.IGNORECASE)
+
+
+def as_searched(words: str) -> str:
+    """Return words as an argument for ``tsquery``.
+
+    They are in pairs where their script is searched so, and have an asterisk at the end if the last word may
+    be the beginning of a longer one.
+    """
+    return with_pairs(words).strip() + ("*" if _BEGINNING.search(words) else "")
+
+
+def tsquery(function: str, text: str) -> str:
+    """Return the SQL expression for the query of a text, which ``as_searched`` has returned.
+
+    ``function`` is plainto_tsquery or phraseto_tsquery. The query of a text without words is empty, or null.
+    """
+    query = f"{function}('english'::regconfig, {text})"
+    # A query is written with its last word at the end.
+    beginning = f"(nullif({query}::text, '') || ':*')::tsquery"
+    return f"CASE WHEN {text} LIKE '%*' THEN {beginning} ELSE {query} END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +47,11 @@ class Clue:
     @property
     def pattern(self) -> str:
         """The regular expression for the words in sequence, within JSON text."""
-        return f"(?:^|{_BETWEEN}){f'{_BETWEEN}+'.join(self.words.split())}(?:$|[^[:alnum:]])"
+        words = f"{_BETWEEN}+".join(self.words.split())
+        # In a script without spaces, words stand within longer runs.
+        before = "" if is_in_pairs(self.words[:1]) else f"(?:^|{_BETWEEN})"
+        is_open = is_in_pairs(self.words[-1:]) or _BEGINNING.search(self.words)
+        return f"{before}{words}{'' if is_open else '(?:$|[^[:alnum:]])'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from datastorage.resources.kinds import ACTION_TRACE, ENDED
 from datastorage.resources.reading.fields import Spec, mapping_in, number, number_in, string_in, text, time
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
+from datastorage.resources.reading.specwords import other_texts
 
 
 def _is_final(spec: Spec) -> bool:
@@ -35,9 +36,24 @@ def _is_final(spec: Spec) -> bool:
     return not is_given(effectiveness.get("dueTime")) or is_given(effectiveness.get("assessedAt"))
 
 
+# The states before and after may be whole objects of the cluster, so they come last.
+_SEARCHED_AFTER: Final = (
+    "correlationID", "targetRef", "parameters", "model", "execution", "effectiveness", "alert", "stateAfter",
+    "stateBefore",
+)  # fmt: skip
+_SEARCHED_FIRST: Final = {
+    "actionType": (),
+    "alert": ("name",),
+    "model": ("reasoning",),
+    "execution": ("error",),
+    "effectiveness": ("notes",),
+    "targetRef": ("kind", "namespace", "name"),
+}
+
+
 def _search(spec: Spec) -> str:
     target = mapping_in(spec, "targetRef")
-    return search_words(
+    main = (
         spec.get("actionType"),
         mapping_in(spec, "alert").get("name"),
         mapping_in(spec, "model").get("reasoning"),
@@ -47,6 +63,7 @@ def _search(spec: Spec) -> str:
         target.get("namespace"),
         target.get("name"),
     )
+    return search_words(main, other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST))
 
 
 _COLUMNS: Final = (

@@ -14,11 +14,24 @@ from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import Spec, mapping_in, number_in, string_in, text, time, truth_in
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
+from datastorage.resources.reading.specwords import other_texts
+
+# What is short and asked for by its exact words comes first, so that large details do not displace it.
+_SEARCHED_AFTER: Final = (
+    "correlationID", "alertFingerprint", "actor", "cluster", "environment", "severity", "type", "phase",
+    "resourceRef", "aiAnalysis", "workflow", "execution", "details",
+)  # fmt: skip
+_SEARCHED_FIRST: Final = {
+    "action": (),
+    "message": (),
+    "errorMessage": (),
+    "resourceRef": ("kind", "namespace", "name"),
+}
 
 
 def _search(spec: Spec) -> str:
     resource = mapping_in(spec, "resourceRef")
-    return search_words(
+    main = (
         spec.get("action"),
         spec.get("message"),
         spec.get("errorMessage"),
@@ -26,6 +39,7 @@ def _search(spec: Spec) -> str:
         resource.get("namespace"),
         resource.get("name"),
     )
+    return search_words(main, other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST))
 
 
 _COLUMNS: Final = (

@@ -52,6 +52,11 @@ class Column:
     expression: str | None = None
 
 
+SEARCH_VERSION: Final = 1
+"""The rules by which the words of a record are made. Raise it if records get other words: then ``datastorage
+reindex`` gives them to the rows that are stored."""
+
+
 def search_column(read: Callable[[Spec], str]) -> Column:
     """Return the column for the full-text search, which holds the words that ``read`` returns."""
     expression = "pg_catalog.to_tsvector('english'::regconfig, search)"
@@ -79,11 +84,12 @@ class Result:
 class Reading:
     """The functions that read the specs of a kind.
 
-    ``columns`` are in the order of ``Record.index``. ``sentences`` returns the meaning of a record, to be
-    embedded. ``target_field`` names the field that refers to the object that a record is about. ``done``
-    returns the action that was taken, ``remarks`` the texts about it; the first that is not empty goes into
-    the summary. ``result`` returns what came of the action. ``is_final`` returns whether no further
-    generation of the object is expected, so that it may become Stored and expire.
+    ``columns`` are in the order of ``Record.index``; the last one is that of the search. ``sentences``
+    returns the meaning of a record, to be embedded. ``target_field`` names the field that refers to the
+    object that a record is about. ``done`` returns the action that was taken, ``remarks`` the texts about it;
+    the first that is not empty goes into the summary. ``result`` returns what came of the action.
+    ``is_final`` returns whether no further generation of the object is expected, so that it may become Stored
+    and expire.
     """
 
     kind: ResourceKind
@@ -100,6 +106,11 @@ class Reading:
     def index(self, spec: Spec) -> tuple[Any, ...]:
         """Return the values of the columns, in their order."""
         return tuple([column.read(spec) for column in self.columns])
+
+    def words(self, spec: Spec) -> str:
+        """Return the words that the record is searched by. Raises nothing."""
+        found: str = self.columns[-1].read(spec)
+        return found
 
     def text(self, spec: Spec) -> Text:
         """Return the meaning of a record in words, from which its vector is made. Raises nothing."""

@@ -9,12 +9,20 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
+from unicodedata import normalize
 
 from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, tidy
-from datastorage.records.words import MAX_EMBEDDED_CHARACTERS, camel_case_words, plain, space_camel_case
+from datastorage.records.words import (
+    MAX_EMBEDDED_CHARACTERS,
+    is_camel_case,
+    space_camel_case,
+    with_pairs,
+    words_in,
+)
 from datastorage.resources.reading.fields import Spec, mapping_in, storable
 
-# A tsvector holds 1 MiB; words beyond this much text hardly help a search.
+# A tsvector holds 1 MiB, and a character needs up to 13 bytes of it (as one of a pair); words beyond this
+# much text hardly help a search.
 _MAX_SEARCH_CHARACTERS: Final = 65_536
 # A long message must leave room for the error, and a long reasoning for the outcome.
 _MAX_FIELD_CHARACTERS: Final = 1000
@@ -23,15 +31,25 @@ _MAX_NAME_CHARACTERS: Final = 253
 _BETWEEN_WORDS: Final = re.compile(r"[-_./:]+")
 
 
-def search_words(*texts: object) -> str:
-    """Return the words that a record can be found by. Values that are no texts are ignored."""
-    text = " ".join(text for text in texts if isinstance(text, str) and text)
+def search_words(main: Iterable[object], others: Iterable[str] = ()) -> str:
+    """Return the words that a record can be found by, those of its main texts first.
+
+    Values of ``main`` that are no texts are ignored.
+    """
+    text = " ".join([*(text for text in main if isinstance(text, str) and text), *others])
     # The result has words only, because PostgreSQL's parser tries every "/", "-", "_" and "." as part of a
     # path, an address or a number, in time that grows with the square of the length. A few such records would
     # stall all others.
-    words = plain(text[:_MAX_SEARCH_CHARACTERS])
+    words = words_in(_bounded(text))
     # This lets "image pull" find "ImagePullBackOff".
-    return storable(" ".join([words, *map(space_camel_case, camel_case_words(words))]))
+    parts = [space_camel_case(word) for word in dict.fromkeys(words) if is_camel_case(word)]
+    return storable(with_pairs(" ".join([*words, *parts])))
+
+
+def _bounded(text: str) -> str:
+    text = text[:_MAX_SEARCH_CHARACTERS]
+    # One character may stand for 18 others.
+    return text if text.isascii() else normalize("NFKC", text)[:_MAX_SEARCH_CHARACTERS]
 
 
 def joined(sentences: Iterable[str]) -> str:

@@ -1,0 +1,113 @@
+"""The command that gives stored records the words that new ones are searched by."""
+
+import asyncio
+import signal
+from typing import Annotated, Final
+
+import typer
+
+from datastorage.assembly.commands import open_reindex
+from datastorage.cli.output import note, note_named
+from datastorage.cli.progress import Display, display, following
+from datastorage.errors import ConfigurationError, MissingRightsError, TransientError
+from datastorage.pipeline.reindex import Reindex, ReindexProgress
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.settings import Settings, load_settings
+
+# Exit codes that a shell gives a process that these signals have ended.
+_EXIT_INTERRUPTED: Final = 130
+_EXIT_TERMINATED: Final = 143
+
+commands = typer.Typer()
+
+
+@commands.command()
+def reindex(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the records that lack words; change nothing.")
+    ] = False,
+) -> None:
+    """Let stored records be found by all of their words.
+
+    A record is searched by the words of its whole spec. Records that an earlier
+    version of the operator stored have only the words that it knew: those of
+    their message and a few other fields. They are found by these, until this
+    command has read their content and added the others.
+
+    Only the index of words changes. The content of a record, its hash and its
+    vector stay as they are.
+
+    The command connects as the role that owns the schema, as `datastorage
+    migrate` does, by DATASTORAGE_DATABASE_OWNER_URL: the service may not change
+    a record. The operator may run meanwhile. 200 records change at a time, in a
+    transaction of their own. The command waits for a server that is away; it
+    may be stopped at any point and started again, and then looks only briefly
+    at the records that are done.
+
+    Run it once after the upgrade, when no replica of the earlier version is
+    left. A repeat finds nothing to do.
+
+    --dry-run reads both tables of records: some seconds for a million.
+
+    Examples:
+        export DATASTORAGE_DATABASE_OWNER_URL=postgresql://owner:secret@db/audit
+
+        datastorage reindex --dry-run
+
+        datastorage reindex
+    """
+    settings = load_settings()
+    make_room_for_deep_json()
+    try:
+        skipped = asyncio.run(_reindex(settings, dry_run=dry_run))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
+        note("stopped; all results so far are kept: run the same command again to continue")
+        interrupted = isinstance(stopped, KeyboardInterrupt)
+        raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
+    if skipped:
+        raise typer.Exit(1)
+
+
+async def _reindex(settings: Settings, *, dry_run: bool) -> int:
+    """Run the command; return how many records were left as they are."""
+    work = asyncio.current_task()
+    assert work is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    async with open_reindex(settings, writable=not dry_run) as opened:
+        if dry_run:
+            typer.echo(f"records that lack words: {await opened.words.count_old():,}")
+            return 0
+        try:
+            await opened.words.probe()
+        except MissingRightsError as error:
+            raise ConfigurationError(f"{error}: run this as the role that owns the schema") from error
+        except TransientError:
+            pass  # the work waits for the server
+        with display() as view:
+            async with following(_Follower(opened.work, view).look):
+                await opened.work.run()
+    return _print_done(opened.work.progress)
+
+
+class _Follower:
+    """Shows how far the work has come, and says once what it waits for."""
+
+    def __init__(self, work: Reindex, view: Display) -> None:
+        self._work = work
+        self._view = view
+        self._is_away = False
+
+    def look(self) -> None:
+        progress, away = self._work.progress, self._work.away()
+        self._view.show("records", progress.done, progress.total)
+        if away is not None and not self._is_away:
+            self._view.say(f"waiting for PostgreSQL: {away}")
+        elif away is None and self._is_away:
+            self._view.say("PostgreSQL serves again")
+        self._is_away = away is not None
+
+
+def _print_done(progress: ReindexProgress) -> int:
+    typer.echo(f"records given all of their words: {progress.changed:,}")
+    note_named("records left as they are", progress.skipped, progress.skipped_named)
+    return progress.skipped
