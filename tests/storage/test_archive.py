@@ -87,7 +87,8 @@ async def test_a_word_of_several_is_found_by_each(
     record = record_of(audit_record({**AUDIT_SPEC, "action": "a", "message": message}))
     await archive.write([record])
     lexemes = await owner.fetchval("SELECT tsvector_to_array(search) FROM datastorage.audit_records")
-    assert set(lexemes) == found
+    others = {"rr", "2026", "0042", "remedi", "complet"}  # of the other fields
+    assert set(lexemes) == found | others
 
 
 @pytest.mark.oldest_postgres
