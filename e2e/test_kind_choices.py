@@ -1,5 +1,7 @@
 """What `python -m e2e.kind` decides before there is a cluster, and after its tests: it needs none itself."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -255,7 +257,15 @@ def _status(
         return tests.wait()
 
 
-@pytest.mark.usefixtures("_folder")
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT end what a test starts, as e2e/kind does; the shell that runs pytest may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_folder", "_interruptible")
 def test_what_runs_aside_is_shown_in_the_end_and_ended_with_the_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,8 @@ from harness.prometheus.image import ensure_image
 def main() -> int:
     options = parse()
     os.chdir(REPOSITORY)  # pytest-kind keeps its files in the working directory
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT, too: a shell lets a command in its background ignore it, and the tests would inherit that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     run = Run()
     try:
