@@ -25,8 +25,8 @@ from datastorage.storage.matches import Background, Match, Similarities
 from datastorage.storage.places import Place
 
 # How many standard deviations of meaning a record is worth that has all words of the question. Measured with
-# benchmarks/search: anything from 275 to 450 is equally good, for each model. PostgreSQL's rank of a record
-# with a word is about 0.06, divided by the logarithm of its length: so with all words it is worth 3 or 4.
+# benchmarks/search and the model wordllama: anything from 275 to 450 is equally good. PostgreSQL's rank of a
+# record with a word is about 0.06, divided by the logarithm of its length: with all words it is worth 3 or 4.
 _WORDS: Final = 350.0
 # The sums become numbers below 1, in the same order: this one becomes one half.
 _SPREAD: Final = 4.0
