@@ -18,9 +18,16 @@ from harness.polling import until
 
 _READ_AGAIN: Final = "The configuration for the API server has changed and was read again"
 # Where the kubelet keeps the files that a pod sees below /var/run/secrets/kubernetes.io/serviceaccount.
-_FILE: Final = "/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/kube-api-access-*/..data/token"
-# In one step, as the kubelet replaces it: nobody reads one half of a token.
-_REPLACE: Final = 'for f in {file}; do cp -p "$f" "$f.new" && cat >"$f.new" && mv "$f.new" "$f"; done'
+_FOLDER: Final = "/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~projected/kube-api-access-*/..data"
+# In one step, as the kubelet replaces it: nobody reads one half of a token. If the kubelet has put another
+# folder in this one's place meanwhile, nothing was replaced, and that is no failure.
+_REPLACE: Final = """
+for link in {folder}; do
+    now=$(readlink -f "$link")
+    cp -p "$now/token" "$now/token.new" && cat >"$now/token.new" && mv "$now/token.new" "$now/token" ||
+        test "$(readlink -f "$link")" != "$now"
+done
+"""
 
 
 async def test_the_token_is_rotated(
@@ -91,11 +98,11 @@ class _Tokens:
         await until(read, seconds=SETTLE_SECONDS, what=f"{self.pod.name} reads its new token")
 
     def _on_node(self) -> str:
-        file = _FILE.format(uid=self.pod.uid)
-        return self._nodes.run(self.pod.node, "sh", "-c", f"cat {file}").strip()
+        folder = _FOLDER.format(uid=self.pod.uid)
+        return self._nodes.run(self.pod.node, "sh", "-c", f"cat {folder}/token").strip()
 
     def _replace(self, token: str) -> None:
-        script = _REPLACE.format(file=_FILE.format(uid=self.pod.uid))
+        script = _REPLACE.format(folder=_FOLDER.format(uid=self.pod.uid))
         self._nodes.run(self.pod.node, "sh", "-c", script, text=token)
 
     def _readings(self) -> int:
