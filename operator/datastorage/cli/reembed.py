@@ -1,9 +1,7 @@
 """The command that makes the vectors of all stored records with another model."""
 
-import asyncio
-import signal
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -11,16 +9,13 @@ from datastorage.assembly.commands import OpenedReembed, open_reembed
 from datastorage.cli.opened import as_service_role
 from datastorage.cli.output import note, note_named
 from datastorage.cli.progress import Display, display, following
+from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, EmbedderMisconfiguredError, TransientError
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.schema import VECTORS
 from datastorage.vectors.progress import Missing, Progress
 from datastorage.vectors.reembed import Reembed
-
-# Exit codes that a shell gives a process that these signals have ended.
-_EXIT_INTERRUPTED: Final = 130
-_EXIT_TERMINATED: Final = 143
 
 commands = typer.Typer()
 
@@ -59,21 +54,12 @@ def reembed(
     """
     settings = load_settings()
     make_room_for_deep_json()
-    try:
-        refused = asyncio.run(_reembed(settings, dry_run=dry_run))
-    except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
-        note("stopped; all results so far are kept: run the same command again to continue")
-        interrupted = isinstance(stopped, KeyboardInterrupt)
-        raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
-    if refused:
+    if run_until_stopped(_reembed(settings, dry_run=dry_run)):
         raise typer.Exit(1)
 
 
 async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     """Run the command; return how many texts were refused."""
-    work = asyncio.current_task()
-    assert work is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     async with open_reembed(settings, writable=not dry_run) as opened:
         reembed, vectors = opened.work, opened.vectors
         model = str(vectors.embedder.model)

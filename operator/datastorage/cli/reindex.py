@@ -1,22 +1,17 @@
 """The command that gives stored records the words that new ones are searched by."""
 
-import asyncio
-import signal
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from datastorage.assembly.commands import open_reindex
-from datastorage.cli.output import note, note_named
+from datastorage.cli.output import note_named
 from datastorage.cli.progress import Display, display, following
+from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, MissingRightsError, TransientError
 from datastorage.pipeline.reindex import Reindex, ReindexProgress
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
-
-# Exit codes that a shell gives a process that these signals have ended.
-_EXIT_INTERRUPTED: Final = 130
-_EXIT_TERMINATED: Final = 143
 
 commands = typer.Typer()
 
@@ -58,21 +53,12 @@ def reindex(
     """
     settings = load_settings()
     make_room_for_deep_json()
-    try:
-        skipped = asyncio.run(_reindex(settings, dry_run=dry_run))
-    except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
-        note("stopped; all results so far are kept: run the same command again to continue")
-        interrupted = isinstance(stopped, KeyboardInterrupt)
-        raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
-    if skipped:
+    if run_until_stopped(_reindex(settings, dry_run=dry_run)):
         raise typer.Exit(1)
 
 
 async def _reindex(settings: Settings, *, dry_run: bool) -> int:
     """Run the command; return how many records were left as they are."""
-    work = asyncio.current_task()
-    assert work is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     async with open_reindex(settings, writable=not dry_run) as opened:
         if dry_run:
             typer.echo(f"records that lack words: {await opened.words.count_old():,}")
