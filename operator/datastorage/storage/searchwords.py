@@ -39,11 +39,10 @@ _COUNT_SECONDS: Final = 600.0
 
 
 def _update(reading: Reading) -> str:
-    [search] = [column for column in reading.columns if column.name == "search"]
     return f"""
         UPDATE datastorage.{reading.table} AS r SET search = w.search, search_version = $6
         FROM (
-            SELECT uid, generation, created_at, spec_hash, {search.expression} AS search
+            SELECT uid, generation, created_at, spec_hash, {reading.search.expression} AS search
             FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[], $5::text[])
                 AS given (uid, generation, created_at, spec_hash, search)) AS w
         WHERE r.uid = w.uid AND r.generation = w.generation AND r.created_at = w.created_at

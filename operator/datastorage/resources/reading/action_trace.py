@@ -15,7 +15,7 @@ from datastorage.resources.kinds import ACTION_TRACE, ENDED
 from datastorage.resources.reading.fields import Spec, mapping_in, number, number_in, string_in, text, time
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.specwords import other_texts
+from datastorage.resources.reading.specwords import main_texts, other_texts
 
 
 def _is_final(spec: Spec) -> bool:
@@ -52,18 +52,9 @@ _SEARCHED_FIRST: Final = {
 
 
 def _search(spec: Spec) -> str:
-    target = mapping_in(spec, "targetRef")
-    main = (
-        spec.get("actionType"),
-        mapping_in(spec, "alert").get("name"),
-        mapping_in(spec, "model").get("reasoning"),
-        mapping_in(spec, "execution").get("error"),
-        mapping_in(spec, "effectiveness").get("notes"),
-        target.get("kind"),
-        target.get("namespace"),
-        target.get("name"),
+    return search_words(
+        main_texts(spec, _SEARCHED_FIRST), other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST)
     )
-    return search_words(main, other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST))
 
 
 _COLUMNS: Final = (

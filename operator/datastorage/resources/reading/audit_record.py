@@ -14,7 +14,7 @@ from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import Spec, mapping_in, number_in, string_in, text, time, truth_in
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.specwords import other_texts
+from datastorage.resources.reading.specwords import main_texts, other_texts
 
 # What is short and asked for by its exact words comes first, so that large details do not displace it.
 _SEARCHED_AFTER: Final = (
@@ -30,16 +30,9 @@ _SEARCHED_FIRST: Final = {
 
 
 def _search(spec: Spec) -> str:
-    resource = mapping_in(spec, "resourceRef")
-    main = (
-        spec.get("action"),
-        spec.get("message"),
-        spec.get("errorMessage"),
-        resource.get("kind"),
-        resource.get("namespace"),
-        resource.get("name"),
+    return search_words(
+        main_texts(spec, _SEARCHED_FIRST), other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST)
     )
-    return search_words(main, other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST))
 
 
 _COLUMNS: Final = (

@@ -107,9 +107,14 @@ class Reading:
         """Return the values of the columns, in their order."""
         return tuple([column.read(spec) for column in self.columns])
 
+    @property
+    def search(self) -> Column:
+        """The column for the full-text search."""
+        return self.columns[-1]
+
     def words(self, spec: Spec) -> str:
         """Return the words that the record is searched by. Raises nothing."""
-        found: str = self.columns[-1].read(spec)
+        found: str = self.search.read(spec)
         return found
 
     def text(self, spec: Spec) -> Text:

@@ -8,7 +8,7 @@ facts would be vague (see phrases.py).
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from datastorage.resources.reading.fields import Spec
+from datastorage.resources.reading.fields import Spec, mapping_in
 
 MAX_CHARACTERS: Final = 16_384
 """The most that is collected of a spec. Few specs have more, and an index of it would cost every write."""
@@ -37,19 +37,33 @@ _NAMES: Final = frozenset(
 )  # fmt: skip
 
 
-def other_texts(spec: Spec, order: Sequence[str], known: Mapping[str, Iterable[str]]) -> list[str]:
+def main_texts(spec: Spec, main: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Return the values of the fields in ``main``: of each, those with the names in it, or the whole if none.
+
+    A value may be anything, and is None if the spec has none. Raises nothing.
+    """
+    found: list[Any] = []
+    for field, names in main.items():
+        if names:
+            inner = mapping_in(spec, field)
+            found += [inner.get(name) for name in names]
+        else:
+            found.append(spec.get(field))
+    return found
+
+
+def other_texts(spec: Spec, order: Sequence[str], main: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the texts of a spec: those of the fields in ``order``, of all others, then names of fields.
 
-    ``known`` are the texts that are searched in any case: of a field, the names in it that are left out; of a
-    field without such names, the whole. Raises nothing, whatever the spec holds.
+    What ``main_texts`` returns for ``main`` is left out. Raises nothing, whatever the spec holds.
     """
     walk = _Walk()
     for field in order:
         if field in spec:
-            walk.field(field, spec[field], known.get(field))
+            walk.field(field, spec[field], main.get(field))
     for field, value in spec.items():
         if field not in order:
-            walk.field(field, value, known.get(field))
+            walk.field(field, value, main.get(field))
     return walk.texts()
 
 
