@@ -37,7 +37,7 @@ def fused(
 
 def test_everything_found_is_in_it_once_with_its_reasons() -> None:
     found = fused({"a": 0.9, "b": 0.5}, {"b": 0.01, "c": 0.02, "d": 0.02}, {"c": 0.3})
-    assert {name: (each.similarity, each.found_by) for name, each in found.items()} == {
+    assert {name: (each.match.similarity, each.found_by) for name, each in found.items()} == {
         "a": (0.9, (FoundBy.MEANING,)),
         "b": (0.5, (FoundBy.MEANING, FoundBy.WORDS)),
         "c": (0.3, (FoundBy.WORDS,)),

@@ -18,9 +18,9 @@ KEY = RecordKey("a", 1, datetime(2026, 3, 5, tzinfo=UTC), b"1")
 _WORDS = (FoundBy.WORDS,)
 
 
-def hit(name: str, score: float, clue_weight: float = 0) -> Fused:
+def hit(name: str, score: float, clue_weight: float = 0, similarity: float | None = None) -> Fused:
     place = Place(Table.AUDIT_RECORDS, replace(KEY, uid=name))
-    return Fused(Match(place, None, score, clue_weight), None, _WORDS)
+    return Fused(Match(place, None, score, clue_weight, similarity), _WORDS)
 
 
 def name_of(hit: Fused) -> str:
@@ -63,6 +63,12 @@ def test_a_lift_that_changes_nothing_is_not_mentioned() -> None:
     after = lifted(found, incidents_of({"weak": "rr-1", "best": "rr-1"}))
     assert scores(after)["weak"] == 0.5
     assert [each.found_by for each in after] == [_WORDS] * 3
+
+
+def test_those_that_only_the_lift_gives_a_score_are_in_the_order_of_meaning() -> None:
+    found = [hit("far", 0, similarity=-0.1), hit("nearer", 0, similarity=0.1), hit("without", 0)]
+    after = lifted([*found, hit("best", 0.8)], incidents_of(dict.fromkeys(("far", "nearer", "best"), "rr-1")))
+    assert [name_of(each) for each in after] == ["best", "nearer", "far", "without"]
 
 
 def test_a_clue_lifts_its_record_alone() -> None:

@@ -38,8 +38,6 @@ class Fused:
 
     match: Match
     """Its score is between 0 and 1."""
-    similarity: float | None
-    """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
     found_by: tuple[FoundBy, ...]
 
 
@@ -76,4 +74,4 @@ def _fused(
     score = (meaning + words) / (meaning + words + _SPREAD)
     ways = {FoundBy.MEANING: near, FoundBy.WORDS: worded}
     found_by = tuple(way for way, found in ways.items() if found is not None)
-    return Fused(replace(match, score=score), similarity, found_by)
+    return Fused(replace(match, score=score, similarity=similarity), found_by)

@@ -23,16 +23,23 @@ class Match:
     """At most 1, without the clues."""
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
+    similarity: float | None = None
+    """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
 
     @property
     def total(self) -> float:
         """The score by which it is ordered: what the clues single out comes first."""
         return self.clue_weight + self.score
 
-    def order(self) -> tuple[float, float, str, int, bytes]:
-        """Return the sort key: the best first, and the newest first among equals; two never have the same."""
+    def order(self) -> tuple[float, float, float, str, int, bytes]:
+        """Return the sort key; two matches never have the same.
+
+        The best is first. Among equals it is the nearest in meaning, since what only its incident lifts has
+        the same score as others of the incident, and then the newest.
+        """
         key = self.place.key
-        return -self.total, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
+        away = 1 if self.similarity is None else -self.similarity
+        return -self.total, away, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
 
 
 @dataclass(frozen=True, slots=True)

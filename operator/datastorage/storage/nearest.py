@@ -299,6 +299,7 @@ def _matches(rows: Iterable[Any], limit: int) -> list[Match]:
     """Return each row once, the nearest first and the newest first among equals."""
     found: dict[Place, Match] = {}
     for row in rows:
-        match = Match(place_of(row), row["text_hash"], 1.0 - row["distance"])
+        similarity = 1.0 - row["distance"]
+        match = Match(place_of(row), row["text_hash"], similarity, similarity=similarity)
         found.setdefault(match.place, match)
     return sorted(found.values(), key=Match.order)[:limit]
