@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import shlex
-import socket
 from typing import Any
 
 import pytest
@@ -13,12 +12,10 @@ from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.workbench import Workbench
-from harness import operatorprocess
 from harness.archive import rows, uids
 from harness.bulk import BulkClient
 from harness.manifests import action_trace, audit_record
 from harness.polling import until
-from harness.ports import free_port
 
 
 async def test_record_is_stored_reported_and_cleared(workbench: Workbench, client: BulkClient) -> None:
@@ -275,15 +272,3 @@ async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client
     assert "yes" in output
     assert re.search(r"Z +(59m|1h) ", output), output
     assert await client.get(AUDIT_RECORD, workbench.namespace, "listed") is not None
-
-
-async def test_the_harness_moves_when_its_port_is_taken(
-    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Any program may take a port between its choice and its use; that must not fail a test."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        ports = iter([taken.getsockname()[1]])
-        monkeypatch.setattr(operatorprocess, "free_port", lambda: next(ports, None) or free_port())
-        assert workbench.start_operator().ready()

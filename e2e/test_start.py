@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
 from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.workbench import Workbench
+from harness import operatorprocess
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.pooler import pooler
+from harness.ports import free_port
 from harness.postgres import TestDatabase
 
 _RECORDS = 60
@@ -78,3 +81,15 @@ async def test_a_pooler_that_changes_the_session_is_supported(
         assert "does not serve" not in operator.log()
         await asyncio.to_thread(operator.terminate)
     assert len(await rows(direct, namespace)) == _RECORDS
+
+
+async def test_the_harness_moves_when_its_port_is_taken(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any program may take a port between its choice and its use; that must not fail a test."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(operatorprocess, "free_port", lambda: next(ports, None) or free_port())
+        assert workbench.start_operator().ready()

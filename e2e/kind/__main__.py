@@ -157,7 +157,8 @@ def _installation(
                 for deployment, name in database_images(cluster, OVERLAY).items()
                 if deployment in chosen.databases
             }
-            kind.load({PRODUCT_IMAGE: PRODUCT_IMAGE, **databases})
+            # On the control plane runs a client of the tests, and no database.
+            kind.load({PRODUCT_IMAGE: PRODUCT_IMAGE}, databases)
         return _try(options, kind, cluster, run)
     finally:
         if options.keep:

@@ -88,7 +88,7 @@ class Kind:
             yield
 
     def exists(self) -> bool:
-        return bool(self._containers())
+        return bool(self._nodes())
 
     def create(self, chosen: Chosen) -> Cluster:
         """Create the cluster, or take the one that was kept, and wait until its nodes are Ready.
@@ -114,19 +114,23 @@ class Kind:
         )
         return cluster
 
-    def load(self, images: Mapping[str, str]) -> None:
+    def load(self, everywhere: Mapping[str, str], on_workers: Mapping[str, str]) -> None:
         """Load images of Docker's into the nodes, by the names that the manifests have for them.
 
-        All at once, because they have layers in common, and each of these is written once then.
+        Each node gets all of its images at once, because they have layers in common, and each of these is
+        written once then.
         """
-        say(f"loading {', '.join(images)} into the nodes")
+        images = {**everywhere, **on_workers}
+        say(f"loading {', '.join(everywhere)} into the nodes, {', '.join(on_workers)} into the workers alone")
         tagged = [
             name for name, image in images.items() if image != name and not self._docker.has_image(name)
         ]
+        load = ("load", "docker-image", "--name", self.name)
         try:
             for name in tagged:
                 self._docker.run("tag", images[name], name)
-            self._kind("load", "docker-image", "--name", self.name, *images)
+            self._kind(*load, "--nodes", ",".join(self._nodes("worker")), *images)
+            self._kind(*load, "--nodes", ",".join(self._nodes("control-plane")), *everywhere)
         finally:
             for name in tagged:
                 self._docker.run("image", "rm", name, check=False)
@@ -153,9 +157,13 @@ class Kind:
         if made.exists() and self._docker.run("network", "rm", NETWORK, check=False).returncode == 0:
             made.unlink()
 
-    def _containers(self) -> list[str]:
-        label = f"label=io.x-k8s.kind.cluster={self.name}"
-        return self._docker.run("ps", "--all", "--quiet", "--filter", label).stdout.split()
+    def _nodes(self, role: str | None = None) -> list[str]:
+        """Return the names of the containers that are the nodes, running or not."""
+        labels = [f"label=io.x-k8s.kind.cluster={self.name}"]
+        if role is not None:
+            labels.append(f"label=io.x-k8s.kind.role={role}")
+        filters = [argument for label in labels for argument in ("--filter", label)]
+        return self._docker.run("ps", "--all", "--format", "{{.Names}}", *filters).stdout.split()
 
     def _remember(self, kind: Path) -> None:
         (self._directory / "kind-path").write_text(str(kind.resolve()))

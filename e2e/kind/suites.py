@@ -29,6 +29,7 @@ _DEPENDENCY = (
 ELSEWHERE = {
     "test_alerts.py": _DEPENDENCY,
     "test_api_fallback.py": _DEPENDENCY,
+    "test_api_outages.py": _DEPENDENCY,
     "test_atomic_crash.py": _DEPENDENCY,
     "test_backup.py": _DEPENDENCY,
     "test_bad_input.py": _DEPENDENCY,
