@@ -18,7 +18,7 @@ import pytest
 from datastorage.resources.kinds import AUDIT_RECORD, GROUP
 from e2e.alerting import KEYS, AlertWatch, key_of
 from e2e.panels import empty_queries, flat_panels
-from e2e.test_api import Callers
+from e2e.storing import Callers
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.bulk import BulkClient

@@ -7,24 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from datastorage.api.document import document
+from e2e.storing import SECONDS, SPEC, Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient
-from harness.controlplane import Cluster
 from harness.polling import until
 
-SPEC = {
-    "action": "scale-deployment",
-    "phase": "Completed",
-    "correlationID": "rr-1",
-    "message": "scaled checkout",
-}
 TARGET = {"targetKind": "Deployment", "targetNamespace": "shop", "targetName": "checkout"}
 FILTERS = {
     "action": "scale-deployment", "environment": "production", "cluster": "eu-1", "actorKind": "User",
@@ -36,37 +29,6 @@ FULL_SPEC = {
     "alertFingerprint": "f00d",
     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"},
 }  # fmt: skip
-SECONDS = 30.0
-
-
-class Callers:
-    """ServiceAccounts of one namespace, each with a token for the API."""
-
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self._cluster = cluster
-        self._namespace = namespace
-        self._bindings: list[str] = []
-
-    def token(self, name: str, *roles: str, everywhere: bool = False) -> str:
-        """Make a ServiceAccount with roles in its namespace, or everywhere; return a token."""
-        kubectl, account = self._cluster.kubectl, f"--serviceaccount={self._namespace}:{name}"
-        kubectl("create", "serviceaccount", name, "-n", self._namespace)
-        for role in roles:
-            binding = f"{self._namespace}-{name}-{role}"
-            if everywhere:
-                kubectl("create", "clusterrolebinding", binding, f"--clusterrole={role}", account)
-                self._bindings.append(binding)
-            else:
-                kubectl(
-                    "create", "rolebinding", binding, f"--clusterrole={role}", account, "-n", self._namespace
-                )
-        made = kubectl("create", "token", name, "-n", self._namespace, "--audience", "datastorage")
-        return str(made.stdout).strip()
-
-    def close(self) -> None:
-        """Take back the rights that do not end with the namespace."""
-        for binding in self._bindings:
-            self._cluster.kubectl("delete", "clusterrolebinding", binding)
 
 
 @pytest.fixture
@@ -81,10 +43,6 @@ def both(workbench: Workbench, callers: Callers) -> DocumentedClient:
     """Provide a client that may store and read in the namespace."""
     token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
     return DocumentedClient(workbench.running_operator().api_url, token)
-
-
-def body(namespace: str, **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"namespace": namespace, **metadata}, "spec": SPEC}
 
 
 @pytest.mark.shared_operator

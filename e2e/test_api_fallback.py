@@ -17,7 +17,7 @@ from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, RECORDED_BY_ANNOTATION
 from datastorage.resources.reading.requestobject import name_of
 from e2e import replicas
-from e2e.test_api import SECONDS, SPEC, Callers, body
+from e2e.storing import SECONDS, SPEC, Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient

@@ -8,7 +8,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from e2e.test_api import SECONDS, Callers, body
+from e2e.storing import SECONDS, Callers, body
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.apidocument import DocumentedClient
 from harness.polling import until

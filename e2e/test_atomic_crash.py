@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from e2e.test_api import Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer, ApiClient
 from harness.operatorprocess import OperatorProcess

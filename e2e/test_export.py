@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.test_api import Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import Workbench
 from harness.apidocument import DocumentedClient
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.test_api import Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.archive import rows

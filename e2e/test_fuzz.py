@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.test_api import Callers
+from e2e.storing import Callers
 from e2e.workbench import Workbench
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")

@@ -12,7 +12,7 @@ import pytest
 
 from datastorage.resources.kinds import ACTION_TRACE
 from e2e.isolation import Attack, Attempt, Foreign
-from e2e.test_api import Callers
+from e2e.storing import Callers
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.apiclient import Answer, ApiClient
 from harness.controlplane import Cluster

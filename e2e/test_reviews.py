@@ -11,7 +11,7 @@ import pytest
 
 from datastorage.api.reviewcache import Limits
 from e2e.callers import forged, reviews_counted
-from e2e.test_api import Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer, ApiClient
 from harness.polling import until

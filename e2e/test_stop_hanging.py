@@ -11,7 +11,7 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from e2e.test_api import Callers
+from e2e.storing import Callers
 from e2e.test_stop import LARGE_BYTES, REST_SECONDS, SHUTDOWN_SECONDS
 from e2e.workbench import Workbench, cluster_proxy
 from harness.archive import rows

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from e2e.test_api import Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import Workbench
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until

@@ -12,7 +12,7 @@ from e2e.installed.clientpod import ClientPod
 from e2e.installed.counted import SETTLE_SECONDS, InstalledPostgres
 from e2e.installed.installation import Installation
 from e2e.installed.portforward import PortForward
-from e2e.test_api import Callers
+from e2e.storing import Callers
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.archive import rows, uids

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Protocol, Self
 
@@ -57,6 +57,36 @@ async def _look_repeatedly(look: Callable[[], None]) -> None:
     while True:
         look()
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+class Follower:
+    """Shows how far work has come that waits for what is away, and says once what it waits for."""
+
+    def __init__(
+        self,
+        view: Display,
+        stages: Callable[[], Iterable[tuple[str, int, int | None]]],
+        away: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """``stages`` returns those that have begun, each with its ``done`` and ``total``.
+
+        ``away`` returns the dependencies that the work waits for, each with the reason.
+        """
+        self._view = view
+        self._stages = stages
+        self._away = away
+        self._reported: set[str] = set()
+
+    def look(self) -> None:
+        """Show what there is now."""
+        for stage, done, total in self._stages():
+            self._view.show(stage, done, total)
+        away = self._away()
+        for name in away.keys() - self._reported:
+            self._view.say(f"waiting for {name}: {away[name]}")
+        for name in self._reported - away.keys():
+            self._view.say(f"{name} serves again")
+        self._reported = set(away)
 
 
 class _Rate(ProgressColumn):

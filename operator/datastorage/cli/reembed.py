@@ -8,14 +8,13 @@ import typer
 from datastorage.assembly.commands import OpenedReembed, open_reembed
 from datastorage.cli.opened import as_service_role
 from datastorage.cli.output import note, note_named
-from datastorage.cli.progress import Display, display, following
+from datastorage.cli.progress import Follower, display, following
 from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, EmbedderMisconfiguredError, TransientError
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.schema import VECTORS
 from datastorage.vectors.progress import Missing, Progress
-from datastorage.vectors.reembed import Reembed
 
 commands = typer.Typer()
 
@@ -65,7 +64,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as view:
-            async with following(_Follower(reembed, view).look):
+            async with following(Follower(view, reembed.progress.stages, reembed.away).look):
                 if dry_run:
                     await check()
                     missing = await reembed.missing()
@@ -92,26 +91,6 @@ async def _refuse_wrong_settings(opened: OpenedReembed) -> None:
         except TransientError:
             if probe == embedder.probe:
                 return
-
-
-class _Follower:
-    """Shows how far the work has come, and says once what it waits for."""
-
-    def __init__(self, reembed: Reembed, view: Display) -> None:
-        self._reembed = reembed
-        self._view = view
-        self._reported: set[str] = set()
-
-    def look(self) -> None:
-        progress = self._reembed.progress
-        for stage, done, total in (*progress.ended, (progress.stage, progress.done, progress.total)):
-            self._view.show(stage, done, total)
-        away = self._reembed.away()
-        for name in away.keys() - self._reported:
-            self._view.say(f"waiting for {name}: {away[name]}")
-        for name in self._reported - away.keys():
-            self._view.say(f"{name} serves again")
-        self._reported = set(away)
 
 
 def _print_missing(missing: Missing, model: str) -> None:

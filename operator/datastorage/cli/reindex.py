@@ -6,10 +6,10 @@ import typer
 
 from datastorage.assembly.commands import open_reindex
 from datastorage.cli.output import note_named
-from datastorage.cli.progress import Display, display, following
+from datastorage.cli.progress import Follower, display, following
 from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, MissingRightsError, TransientError
-from datastorage.pipeline.reindex import Reindex, ReindexProgress
+from datastorage.pipeline.reindex import ReindexProgress
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
 
@@ -69,28 +69,11 @@ async def _reindex(settings: Settings, *, dry_run: bool) -> int:
             raise ConfigurationError(f"{error}: run this as the role that owns the schema") from error
         except TransientError:
             pass  # the work waits for the server
+        work = opened.work
         with display() as view:
-            async with following(_Follower(opened.work, view).look):
-                await opened.work.run()
-    return _print_done(opened.work.progress)
-
-
-class _Follower:
-    """Shows how far the work has come, and says once what it waits for."""
-
-    def __init__(self, work: Reindex, view: Display) -> None:
-        self._work = work
-        self._view = view
-        self._is_away = False
-
-    def look(self) -> None:
-        progress, away = self._work.progress, self._work.away()
-        self._view.show("records", progress.done, progress.total)
-        if away is not None and not self._is_away:
-            self._view.say(f"waiting for PostgreSQL: {away}")
-        elif away is None and self._is_away:
-            self._view.say("PostgreSQL serves again")
-        self._is_away = away is not None
+            async with following(Follower(view, work.progress.stages, work.away).look):
+                await work.run()
+    return _print_done(work.progress)
 
 
 def _print_done(progress: ReindexProgress) -> int:

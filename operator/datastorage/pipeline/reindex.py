@@ -57,6 +57,10 @@ class ReindexProgress:
     skipped_named: list[str] = field(default_factory=list)
     """The first rows that were left as they are, each with the reason."""
 
+    def stages(self) -> list[tuple[str, int, int]]:
+        """Return the only stage, with its ``done`` and ``total``."""
+        return [("records", self.done, self.total)]
+
     def advance(self, count: int) -> None:
         """Add to ``done``."""
         self.done += count
@@ -79,9 +83,10 @@ class Reindex:
         self._pace = pace
         self.progress = ReindexProgress()
 
-    def away(self) -> str | None:
-        """Return why the run waits for PostgreSQL; None if it does not."""
-        return self._postgres.reason or self._postgres.refused
+    def away(self) -> dict[str, str]:
+        """Return the dependencies that the run waits for, each with the reason."""
+        why = self._postgres.reason or self._postgres.refused
+        return {} if why is None else {"PostgreSQL": why}
 
     async def run(self) -> None:
         """Give all old rows their words; wait while PostgreSQL is away."""

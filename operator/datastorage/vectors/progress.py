@@ -42,6 +42,10 @@ class Progress:
     """The first texts that were refused, each with the reason."""
     index_error: str | None = None
 
+    def stages(self) -> list[tuple[str, int, int | None]]:
+        """Return the stages so far, each with its ``done`` and ``total``; the last one goes on."""
+        return [*self.ended, (self.stage, self.done, self.total)]
+
     def begin(self, stage: Stage, total: int | None) -> None:
         """Start a stage."""
         if stage is not self.stage:

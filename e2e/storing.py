@@ -1,0 +1,49 @@
+"""What tests of the API share: ServiceAccounts with tokens and rights, and the smallest record to store."""
+
+from typing import Any
+
+from harness.controlplane import Cluster
+
+SPEC = {
+    "action": "scale-deployment",
+    "phase": "Completed",
+    "correlationID": "rr-1",
+    "message": "scaled checkout",
+}
+# For what a busy machine does soon.
+SECONDS = 30.0
+
+
+class Callers:
+    """ServiceAccounts of one namespace, each with a token for the API."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._bindings: list[str] = []
+
+    def token(self, name: str, *roles: str, everywhere: bool = False) -> str:
+        """Make a ServiceAccount with roles in its namespace, or everywhere; return a token."""
+        kubectl, account = self._cluster.kubectl, f"--serviceaccount={self._namespace}:{name}"
+        kubectl("create", "serviceaccount", name, "-n", self._namespace)
+        for role in roles:
+            binding = f"{self._namespace}-{name}-{role}"
+            if everywhere:
+                kubectl("create", "clusterrolebinding", binding, f"--clusterrole={role}", account)
+                self._bindings.append(binding)
+            else:
+                kubectl(
+                    "create", "rolebinding", binding, f"--clusterrole={role}", account, "-n", self._namespace
+                )
+        made = kubectl("create", "token", name, "-n", self._namespace, "--audience", "datastorage")
+        return str(made.stdout).strip()
+
+    def close(self) -> None:
+        """Take back the rights that do not end with the namespace."""
+        for binding in self._bindings:
+            self._cluster.kubectl("delete", "clusterrolebinding", binding)
+
+
+def body(namespace: str, **metadata: Any) -> dict[str, Any]:
+    """Return a record to store; ``metadata`` adds to its namespace."""
+    return {"metadata": {"namespace": namespace, **metadata}, "spec": SPEC}
