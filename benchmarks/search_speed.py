@@ -325,8 +325,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_speed", description=__doc__)
     parser.add_argument("--texts", type=int, default=100_000, help="distinct texts (default 100,000)")
     parser.add_argument("--questions", type=int, default=100, help="questions asked (default 100)")
+    parser.add_argument(
+        "--shared-buffers", type=int, metavar="MIB", help="PostgreSQL's cache (default: its own, 128 MiB)"
+    )
     arguments = parser.parse_args()
-    with PostgresServer(durable=True) as server:
+    with PostgresServer(durable=True, shared_buffers_mib=arguments.shared_buffers) as server:
         databases = TestDatabases(server.owner_url)
         databases.prepare()
         archive = asyncio.run(databases.clone())

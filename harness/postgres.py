@@ -55,11 +55,13 @@ _START_TRIES: Final = 3
 class PostgresServer(OwnServer):
     """A server on a free port of this machine, with its data in one directory."""
 
-    def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
+    def __init__(
+        self, version: int = NEWEST, *, durable: bool = False, shared_buffers_mib: int | None = None
+    ) -> None:
         """Create the data directory; nothing runs before ``start``.
 
         ``durable`` is for measurements: acknowledged data is on disk, and memory settings are PostgreSQL's
-        own.
+        own, unless ``shared_buffers_mib`` is given.
         """
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users. PostgreSQL runs as another user, and stops when it can't read its lock file any more.
@@ -73,6 +75,8 @@ class PostgresServer(OwnServer):
         self._has_served = False
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         self._configure(_CONFIGURATION if durable else _CONFIGURATION + _QUICK)
+        if shared_buffers_mib is not None:
+            self._configure(f"shared_buffers = {shared_buffers_mib}MB\n")
         self._choose_port()
 
     @property
