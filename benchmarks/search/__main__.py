@@ -168,7 +168,7 @@ async def _ask(
     try:
         result = await queries_of(store).search(question.text, mode=mode, limit=_AT, flat=flat)
         ranking = [ids[hit.record.uid] for hit in result.hits]
-    except InvalidQueryError:  # a question in a language without spaces may have no words, say
+    except InvalidQueryError:  # a question may have only words that are in every text
         ranking = []
     else:
         if result.degraded:

@@ -21,6 +21,7 @@ _AUDIT: Mapping[str, Any] = {
     "correlationID": "rr-77aa",
     "alertFingerprint": "cf7dcb6c237f0b8b",
     "actor": {"kind": "User", "name": "n.okafor"},
+    "startTime": "2031-07-08T09:10:11Z",
     "details": {
         "image": "registry.example.com/shop/api:v2.41.3-rc1",
         "digest": "sha256:7be2d91a4c6f0b8b237f7be2d91a4c6f0b8b237f7be2d91a4c6f0b8b237f0011",
@@ -81,6 +82,7 @@ async def test_it_is_found_by_any_field(archive: SearchableArchive) -> None:
 async def test_names_that_all_records_have_and_times_find_nothing(archive: SearchableArchive) -> None:
     assert await _found(archive, "correlationID") == []
     assert await _found(archive, "effectiveness followUps") == []
+    assert await _found(archive, "2031") == []
 
 
 @pytest.mark.parametrize(

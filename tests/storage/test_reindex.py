@@ -14,7 +14,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.errors import MissingRightsError
+from datastorage.errors import MissingRightsError, TransientError
 from datastorage.metrics import Dependency
 from datastorage.pipeline.reindex import Pace, Reindex
 from datastorage.query.filters import SearchMode
@@ -194,22 +194,55 @@ async def test_rows_are_stored_meanwhile(archive: Archive, owned: Database, owne
     assert done.progress.changed == 40
 
 
+async def _add_unreadable(owner: Any) -> str:
+    """Add a row whose content is no JSON; return its uid."""
+    uid = str(uuid.uuid4())
+    await owner.execute(
+        "INSERT INTO datastorage.audit_records (uid, generation, created_at, namespace, name, content, "
+        "content_hash) VALUES ($1, 1, '2026-03-05Z', 'n', 'n', '{', sha256('{'))",
+        uid,
+    )
+    return uid
+
+
 async def test_a_row_that_can_not_be_read_is_named_and_holds_up_none(
     archive: Archive, owned: Database, owner: Any
 ) -> None:
     await archive.write(_records(3))
     await _make_old(owner)
-    bad = str(uuid.uuid4())
-    await owner.execute(
-        "INSERT INTO datastorage.audit_records (uid, generation, created_at, namespace, name, content, "
-        "content_hash) VALUES ($1, 1, '2026-03-05Z', 'n', 'n', '{', sha256('{'))",
-        bad,
-    )
+    bad = await _add_unreadable(owner)
     done = await _run(owned)
     assert (done.progress.changed, done.progress.skipped) == (6, 1)
     [named] = done.progress.skipped_named
     assert f"AuditRecord {bad}, generation 1" in named
     assert await _old(owner) == 1
+
+
+async def test_a_run_waits_while_postgres_is_away(archive: Archive, owned: Database, owner: Any) -> None:
+    class Away(SearchWords):
+        is_away = True
+        said: list[Mapping[str, str]] = []  # noqa: RUF012  # of this test
+
+        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None:
+            if Away.is_away:
+                raise TransientError("it has gone away")
+            await super().replace(table, words)
+
+        async def probe(self) -> None:
+            Away.said.append(work.away())
+            Away.is_away = False
+            await super().probe()
+
+    await archive.write(_records(3))
+    await _make_old(owner)
+    store = Away(owned)
+    breaker = Breaker(Dependency.POSTGRES, store.probe)
+    work = Reindex(store, breaker)
+    await work.run()
+    await breaker.close()
+    assert (Away.said, work.away()) == ([{"PostgreSQL": "it has gone away"}], {})
+    assert (work.progress.changed, work.progress.skipped) == (6, 0)
+    assert await _old(owner) == 0
 
 
 async def test_the_service_can_not_do_it(database: Database) -> None:
@@ -343,6 +376,18 @@ async def test_the_command_refuses_the_service_role(
     without = {name: value for name, value in environment.items() if name != "DATASTORAGE_DATABASE_OWNER_URL"}
     code, _, err = await _command(without)
     assert (code, "DATASTORAGE_DATABASE_URL is not set" in err) == (2, True)
+
+
+async def test_the_command_names_what_it_leaves_as_it_is(
+    environment: Mapping[str, str], archive: Archive, owner: Any
+) -> None:
+    await archive.write(_records(3))
+    await _make_old(owner)
+    bad = await _add_unreadable(owner)
+    code, out, err = await _command(environment)
+    assert (code, out) == (1, "records given all of their words: 6\n")
+    assert "records left as they are: 1:" in err
+    assert bad in err
 
 
 async def test_the_command_can_be_stopped(

@@ -236,6 +236,19 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
+@pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])
+async def test_records_to_leave_out_do_not_shorten_the_page(
+    either: SearchableArchive, mode: SearchMode
+) -> None:
+    """More of them are near than a search looks at, at first."""
+    await either.put(
+        *(said("restart", f"memory limit postgres x{n}", name=f"without{n}") for n in range(110)),
+        *(said("sing", f"a song about something else y{n}", name=f"o{n}") for n in range(5)),
+    )
+    result = await either.ask.search("memory limit -postgres", mode=mode, limit=5)
+    assert sorted(names(result)) == [f"o{n}" for n in range(5)]
+
+
 async def test_a_record_that_both_searches_find_is_shown_once(archive: SearchableArchive) -> None:
     # One event in many pods: the names of the pods are words to look up, but have no meaning.
     pods = [f"api-7d9f8bc4c6-x{letter}k9p" for letter in "bcdfgh"]

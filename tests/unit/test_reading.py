@@ -9,7 +9,7 @@ import pytest
 
 from datastorage.query.filters import Filter
 from datastorage.records.record import Table
-from datastorage.resources.kinds import KINDS
+from datastorage.resources.kinds import ACTION_TRACE, KINDS
 from datastorage.resources.reading.kindreading import FILTERS, Reading
 from datastorage.resources.reading.registry import READINGS, kind_of, reading_named, reading_of, table_of
 from datastorage.storage.criteria import Criteria, Shape, ShapedStatement, with_conditions
@@ -25,6 +25,20 @@ def test_every_kind_has_a_table_of_its_own() -> None:
     for reading in READINGS:
         assert reading_of(reading.kind) is reading_named(reading.kind.kind) is reading
         assert kind_of(table_of(reading.kind)) is reading.kind
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, "0.5", None, 10**400, -(10**400)],
+    ids=["truth", "text", "none", "huge", "hugely negative"],
+)
+def test_what_is_no_number_of_a_column_is_left_out(value: object) -> None:
+    reading = reading_of(ACTION_TRACE)
+    spec = {"model": {"confidence": value}, "effectiveness": {"score": value}}
+    named = dict(zip((column.name for column in reading.columns), reading.index(spec), strict=True))
+    result = reading.result(spec)
+    found = (named["model_confidence"], named["effectiveness_score"], result.confidence, result.score)
+    assert found == (None, None, None, None)
 
 
 # What a trace has no field for; a filter on it leaves no trace.

@@ -1,4 +1,4 @@
-"""GET /api/v1/query, /timeline: questions to the archive, within the rights of the caller.
+"""Routes at /api/v1/query and /api/v1/timeline: questions to the archive, within the rights of the caller.
 
 The rights become conditions of the question itself: rows that the caller may not see are never read. A
 caller with the right in a single namespace has to name it.
@@ -231,19 +231,7 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
             scope=admission.scope,
         )
         admission.note(request.url.path, len(result.hits))
-        hits = (
-            hit.record.as_bytes(
-                {
-                    "score": hit.score,
-                    "similarity": hit.similarity,
-                    "foundBy": hit.found_by,
-                    "more": hit.more,
-                    "correlationID": hit.correlation_id,
-                    "moreOfIncident": hit.more_of_incident,
-                }
-            )
-            for hit in result.hits
-        )
+        hits = (hit.as_bytes() for hit in result.hits)
         return await desk.answers.listed(
             admission.caller.username, hits, {"mode": result.mode, "degraded": result.degraded}
         )

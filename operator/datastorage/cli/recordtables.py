@@ -24,18 +24,7 @@ def cells(output: Format, record: ArchivedRecord, *first: str) -> tuple[str, ...
 def print_search(result: SearchResult, output: Format) -> None:
     """Print the hits of a search."""
     if output is Format.JSON:
-        hits = [
-            {
-                "score": hit.score,
-                "similarity": hit.similarity,
-                "foundBy": [way.value for way in hit.found_by],
-                "more": hit.more,
-                "correlationID": hit.correlation_id,
-                "moreOfIncident": hit.more_of_incident,
-                **hit.record.as_json(),
-            }
-            for hit in result.hits
-        ]
+        hits = [hit.as_json() for hit in result.hits]
         print_document({"mode": result.mode.value, "degraded": result.degraded, "results": hits}, output)
     elif result.hits:
         rows = (

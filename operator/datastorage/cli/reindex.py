@@ -42,6 +42,9 @@ def reindex(
     Run it once after the upgrade, when no replica of the earlier version is
     left. A repeat finds nothing to do.
 
+    Records that have to stay as they are, because their content can't be read,
+    are listed at the end, and the exit code is 1.
+
     --dry-run reads both tables of records: some seconds for a million.
 
     Examples:

@@ -37,7 +37,6 @@ class Words(Protocol):
     """The words of rows (storage/searchwords.py)."""
 
     async def count(self) -> int: ...
-    async def count_old(self) -> int: ...
     async def rows(self, table: Table, after: RecordKey, limit: int) -> list[Row]: ...
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]: ...
     async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None: ...
@@ -49,25 +48,26 @@ class ReindexProgress:
 
     done: int = 0
     """Rows that were looked at."""
-    total: int = 0
-    """Rows that there are. Some may come while the run goes on."""
+    total: int | None = None
+    """Rows that there are; None until they are counted. Some may come while the run goes on."""
     changed: int = 0
     """Rows that got their words."""
     skipped: int = 0
+    """Rows that keep the words that they have."""
     skipped_named: list[str] = field(default_factory=list)
-    """The first rows that were left as they are, each with the reason."""
+    """The first of these, each with the reason."""
 
-    def stages(self) -> list[tuple[str, int, int]]:
+    def stages(self) -> list[tuple[str, int, int | None]]:
         """Return the only stage, with its ``done`` and ``total``."""
         return [("records", self.done, self.total)]
 
     def advance(self, count: int) -> None:
         """Add to ``done``."""
         self.done += count
-        self.total = max(self.total, self.done)
+        self.total = max(self.total or 0, self.done)
 
     def skip(self, table: Table, key: RecordKey, reason: object) -> None:
-        """Note a row that keeps the words that it has."""
+        """Note a row that is left as it is."""
         self.skipped += 1
         if len(self.skipped_named) < MAX_NAMED:
             kind = reading_of_table(table).kind.kind

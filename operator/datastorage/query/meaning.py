@@ -35,8 +35,8 @@ class NearestInMeaning:
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)
 
     async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
-        """Return how near the question is to texts, and to others that are picked at random.
+        """Return how near a question is to texts, and to others that are picked at random.
 
-        Raises as ``nearest`` does.
+        ``vector`` is that of the question. Raises TransientError if PostgreSQL can't serve.
         """
         return await self._nearest.similarities(vector, text_hashes)

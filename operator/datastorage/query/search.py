@@ -29,7 +29,8 @@ T = TypeVar("T")
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
 # A search looks further down each ranking than it will show: a hit that is far down in one may be high in the
-# other, or its incident may lift it. If a few incidents have nearly all of that, it looks further still.
+# other, or its incident may lift it. If a few incidents, or records with excluded words, have nearly all of
+# that, it looks further still.
 _DEPTH: Final = 50
 _FURTHER: Final = 10
 _MAX_DEPTH: Final = 2_000
@@ -84,7 +85,7 @@ class Searcher:
         self._meaning = meaning
 
     async def search(
-        self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int, flat: bool = False
+        self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int, flat: bool
     ) -> SearchResult:
         """Return the best records. Raises InvalidQueryError, and TransientError if it can't search now.
 
@@ -112,7 +113,7 @@ class Searcher:
                 near = await self._near(question, criteria, depth)
                 found = [Fused(match, (FoundBy.MEANING,)) for match in near.matches]
                 incidents = await self._incidents(near.matches)
-                return _Found(mode, _best(found, incidents), incidents, len(found) < depth)
+                return _Found(mode, _best(found, incidents), incidents, near.is_all)
             case SearchMode.HYBRID:
                 return await self._by_both(question, criteria, depth)
 
@@ -151,8 +152,7 @@ class Searcher:
         )
         similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
         hits = _best(fuse(near.matches, worded, similarities), incidents)
-        is_all = max(len(near.matches), len(worded)) < depth
-        return _Found(SearchMode.HYBRID, hits, incidents, is_all)
+        return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
 
     async def _incidents(self, matches: Sequence[Match]) -> Mapping[Place, str]:
         """Return the correlation IDs of the records that have one.
@@ -171,15 +171,18 @@ class Searcher:
                 "search by words instead (mode text)"
             )
         asked, excluded = without_excluded(question)
-        depth = max(_DEPTH, 2 * limit) if excluded else limit
         near = await self._meaning.nearest(
-            asked, criteria, limit=depth, per_text=_PER_TEXT, seconds=embedding_seconds
+            asked,
+            criteria,
+            limit=2 * limit if excluded else limit,
+            per_text=_PER_TEXT,
+            seconds=embedding_seconds,
         )
-        matches = near.matches
-        if excluded:
-            without = await self._full_text.without([match.place for match in matches], excluded)
-            matches = [match for match in matches if match.place in without]
-        return replace(near, matches=matches[:limit])
+        if not excluded:
+            return near
+        without = await self._full_text.without([match.place for match in near.matches], excluded)
+        matches = [match for match in near.matches if match.place in without]
+        return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
 
     async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
         matches = await self._full_text.find(criteria, wording(question), limit=limit, per_text=_PER_TEXT)

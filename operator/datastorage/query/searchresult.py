@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import SearchMode
@@ -38,6 +39,24 @@ class SearchHit:
     more_of_incident: int = 0
     """The number of further records that meet the filter and belong to the same incident, but are not among
     the hits; counted up to 1,000 or so. Records with the same text can be among them."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the hit as JSON, with the field names of the interfaces."""
+        return {**self._finding(), **self.record.as_json()}
+
+    def as_bytes(self) -> bytes:
+        """Return the bytes of the same JSON."""
+        return self.record.as_bytes(self._finding())
+
+    def _finding(self) -> dict[str, Any]:
+        return {
+            "score": self.score,
+            "similarity": self.similarity,
+            "foundBy": [str(way) for way in self.found_by],
+            "more": self.more,
+            "correlationID": self.correlation_id,
+            "moreOfIncident": self.more_of_incident,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ async def find(
     criteria: Criteria,
     clues: Sequence[Clue],
     condition: str | None,
-    limits: ClueLimits = ClueLimits(),
+    limits: ClueLimits,
 ) -> list[Found]:
     """Return the records that match a rare clue, among those that meet the criteria and the condition.
 

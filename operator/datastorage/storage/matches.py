@@ -34,8 +34,8 @@ class Match:
     def order(self) -> tuple[float, float, float, str, int, bytes]:
         """Return the sort key; two matches never have the same.
 
-        The best is first. Among equals it is the nearest in meaning, since what only its incident lifts has
-        the same score as others of the incident, and then the newest.
+        The best comes first. Among equals, such as hits of one incident that have no score of their own, the
+        nearest in meaning comes first, and then the newest.
         """
         key = self.place.key
         away = 1 if self.similarity is None else -self.similarity
@@ -71,6 +71,8 @@ class Near:
     """The score of each is its cosine similarity."""
     vector: "Vector"
     """That of the question."""
+    is_all: bool
+    """Whether no further record is left that is less near."""
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:

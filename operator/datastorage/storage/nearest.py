@@ -173,7 +173,8 @@ class Nearest:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
         with self._refusals_pass():
             number, given = await self._model_id(), pgvector.Vector(vector)
-            return Near(await self._search(number, criteria, given, limit, per_text), vector)
+            found = await self._search(number, criteria, given, limit, per_text)
+            return Near(found, vector, is_all=len(found) < limit)
 
     async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
         """Return how near a question is to texts, and to others that are picked at random."""

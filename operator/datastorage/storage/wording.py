@@ -7,9 +7,11 @@ from typing import Final
 
 from datastorage.records.words import is_in_pairs, with_pairs
 
+# In JSON, a line break or a tab within a text is a backslash and a letter.
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
-# The last word, if it has hexadecimal digits only, some of them letters: people type the beginning of a
-# digest, a commit or an identifier. Fewer characters would be the beginning of too many.
+# The last word, if it has hexadecimal digits only, both letters and numbers: people type the beginning of a
+# digest, a commit or an identifier. Fewer characters would be the beginning of too many, and 64 are a whole
+# SHA-256.
 _BEGINNING: Final = re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{6,63}\Z", re.IGNORECASE)
 
 

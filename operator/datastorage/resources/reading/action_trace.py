@@ -14,8 +14,7 @@ from datastorage.records.times import is_given
 from datastorage.resources.kinds import ACTION_TRACE, ENDED
 from datastorage.resources.reading.fields import Spec, mapping_in, number, number_in, string_in, text, time
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
-from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.specwords import main_texts, other_texts
+from datastorage.resources.reading.phrases import name_words, sentence, target_words
 
 
 def _is_final(spec: Spec) -> bool:
@@ -36,12 +35,7 @@ def _is_final(spec: Spec) -> bool:
     return not is_given(effectiveness.get("dueTime")) or is_given(effectiveness.get("assessedAt"))
 
 
-# The states before and after may be whole objects of the cluster, so they come last.
-_SEARCHED_AFTER: Final = (
-    "correlationID", "targetRef", "parameters", "model", "execution", "effectiveness", "alert", "stateAfter",
-    "stateBefore",
-)  # fmt: skip
-_SEARCHED_FIRST: Final = {
+_MAIN_TEXTS: Final = {
     "actionType": (),
     "alert": ("name",),
     "model": ("reasoning",),
@@ -49,14 +43,11 @@ _SEARCHED_FIRST: Final = {
     "effectiveness": ("notes",),
     "targetRef": ("kind", "namespace", "name"),
 }
-
-
-def _search(spec: Spec) -> str:
-    return search_words(
-        main_texts(spec, _SEARCHED_FIRST), other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST)
-    )
-
-
+# The states before and after may be whole objects of the cluster, so they come last.
+_ORDER_OF_OTHERS: Final = (
+    "correlationID", "targetRef", "parameters", "model", "execution", "effectiveness", "alert", "stateAfter",
+    "stateBefore",
+)  # fmt: skip
 _COLUMNS: Final = (
     Column("final", "boolean", _is_final),
     Column("correlation_id", "text", text("correlationID"), filters=("correlation_id",)),
@@ -75,7 +66,7 @@ _COLUMNS: Final = (
     Column("end_time", "timestamptz", time("execution", "endTime")),
     Column("assessed_at", "timestamptz", time("effectiveness", "assessedAt")),
     Column("effectiveness_score", "double precision", number("effectiveness", "score")),
-    search_column(_search),
+    search_column(_MAIN_TEXTS, _ORDER_OF_OTHERS),
 )
 
 

@@ -13,28 +13,19 @@ from datastorage.records.record import Table
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import Spec, mapping_in, number_in, string_in, text, time, truth_in
 from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
-from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.specwords import main_texts, other_texts
+from datastorage.resources.reading.phrases import name_words, sentence, target_words
 
-# What is short and asked for by its exact words comes first, so that large details do not displace it.
-_SEARCHED_AFTER: Final = (
-    "correlationID", "alertFingerprint", "actor", "cluster", "environment", "severity", "type", "phase",
-    "resourceRef", "aiAnalysis", "workflow", "execution", "details",
-)  # fmt: skip
-_SEARCHED_FIRST: Final = {
+_MAIN_TEXTS: Final = {
     "action": (),
     "message": (),
     "errorMessage": (),
     "resourceRef": ("kind", "namespace", "name"),
 }
-
-
-def _search(spec: Spec) -> str:
-    return search_words(
-        main_texts(spec, _SEARCHED_FIRST), other_texts(spec, _SEARCHED_AFTER, _SEARCHED_FIRST)
-    )
-
-
+# What is short and asked for by its exact words comes first, so that large details do not displace it.
+_ORDER_OF_OTHERS: Final = (
+    "correlationID", "alertFingerprint", "actor", "cluster", "environment", "severity", "type", "phase",
+    "resourceRef", "aiAnalysis", "workflow", "execution", "details",
+)  # fmt: skip
 _COLUMNS: Final = (
     Column("type", "text", text("type"), filters=("type",)),
     Column("action", "text", text("action"), filters=("action",)),
@@ -53,7 +44,7 @@ _COLUMNS: Final = (
     Column("resource_name", "text", text("resourceRef", "name"), filters=("target_name",)),
     Column("resource_uid", "text", text("resourceRef", "uid")),
     Column("alert_fingerprint", "text", text("alertFingerprint"), filters=("alert_fingerprint",)),
-    search_column(_search),
+    search_column(_MAIN_TEXTS, _ORDER_OF_OTHERS),
 )
 
 

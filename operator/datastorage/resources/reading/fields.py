@@ -33,8 +33,7 @@ def string_in(parent: Spec, field: str) -> str:
 
 def number_in(parent: Spec, field: str) -> float | None:
     """Return the number in a field; None if there is none."""
-    value = parent.get(field)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return _number(parent.get(field))
 
 
 def truth_in(parent: Spec, field: str) -> bool | None:
@@ -67,11 +66,7 @@ def time(*path: str) -> Callable[[Spec], datetime | None]:
 
 def number(*path: str) -> Callable[[Spec], float | None]:
     """Return a function that reads a column's number at a path."""
-
-    def convert(value: Any) -> float | None:
-        return float(value) if isinstance(value, int | float) else None
-
-    return _reader(path, convert)
+    return _reader(path, _number)
 
 
 def storable(value: str) -> str:
@@ -79,6 +74,15 @@ def storable(value: str) -> str:
     if "\0" in value:
         value = value.replace("\0", "\ufffd")
     return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
 
 
 def _reader(path: tuple[str, ...], convert: Callable[[Any], T]) -> Callable[[Spec], T]:

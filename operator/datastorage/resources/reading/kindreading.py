@@ -1,13 +1,14 @@
 """The description of how the specs of a kind are read, for the archive, the search and the interfaces."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from datastorage.records.record import Table, Text
 from datastorage.resources.kinds import ResourceKind
 from datastorage.resources.reading.fields import Spec, mapping_in, string_in
-from datastorage.resources.reading.phrases import joined
+from datastorage.resources.reading.phrases import joined, search_words
+from datastorage.resources.reading.specwords import main_texts, other_texts
 
 FilterName = Literal[
     "type",
@@ -57,8 +58,16 @@ SEARCH_VERSION: Final = 1
 reindex`` gives them to the rows that are stored."""
 
 
-def search_column(read: Callable[[Spec], str]) -> Column:
-    """Return the column for the full-text search, which holds the words that ``read`` returns."""
+def search_column(main: Mapping[str, Sequence[str]], order: Sequence[str]) -> Column:
+    """Return the column for the full-text search, which holds the words of the whole spec.
+
+    ``main`` names the texts that come first, and ``order`` the fields that follow; both are described in
+    specwords.py.
+    """
+
+    def read(spec: Spec) -> str:
+        return search_words(main_texts(spec, main), other_texts(spec, order, main))
+
     expression = "pg_catalog.to_tsvector('english'::regconfig, search)"
     return Column("search", "text", read, expression=expression)
 

@@ -126,21 +126,17 @@ class _Walk:
         """Collect the texts, numbers and names in a value of any kind."""
         if isinstance(value, str):
             self._add(value)
-        elif isinstance(value, dict):
+        elif isinstance(value, dict | list):
             self._left -= 1
-            if depth < _MAX_DEPTH and self._left > 0:
+            if depth >= _MAX_DEPTH or self._left <= 0:
+                return
+            if isinstance(value, dict):
                 self._names |= dict.fromkeys(value)
-                for below in value.values():
-                    self._free(below, depth + 1)
-                    if self._left <= 0:
-                        break
-        elif isinstance(value, list):
-            self._left -= 1
-            if depth < _MAX_DEPTH and self._left > 0:
-                for below in value:
-                    self._free(below, depth + 1)
-                    if self._left <= 0:
-                        break
+                value = value.values()
+            for below in value:
+                self._free(below, depth + 1)
+                if self._left <= 0:
+                    return
         elif isinstance(value, float) or (type(value) is int and value.bit_length() <= _MAX_BITS):
             self._add(str(value))
 
