@@ -5,12 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from datastorage.records.words import is_in_pairs, with_pairs
+from datastorage.records.words import is_in_pairs, plain, space_camel_case, with_pairs
 
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 # The last word, if it has hexadecimal digits only, some of them letters: people type the beginning of a
 # digest, a commit or an identifier. Fewer characters would be the beginning of too many.
 _BEGINNING: Final = re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{6,63}\Z", re.IGNORECASE)
+
+
+Piece = Sequence[str]
+"""The ways to write a part of a question of which all words belong together (see ``spellings``)."""
+
+
+def spellings(text: str) -> Piece:
+    """Return the words of a text in small letters: as they are, and with words in camel case split."""
+    words = with_pairs(plain(text)).strip()
+    return list(dict.fromkeys(" ".join(each.lower().split()) for each in (words, space_camel_case(words))))
 
 
 def as_searched(words: str) -> str:
@@ -63,5 +73,7 @@ class Wording:
     """Words that must be adjacent, in this order."""
     excluded: Sequence[str] = ()
     """Words and phrases that a record must not contain."""
+    runs: Sequence[Sequence[Piece]] = ()
+    """The parts of the question that may have synonyms: in each run, they are adjacent."""
     clues: Sequence[Clue] = ()
     """Clues that may single out a few records, which then come first."""
