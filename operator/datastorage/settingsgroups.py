@@ -120,8 +120,8 @@ class ThesaurusSettings(Group):
     )
     file: str = Field(
         default="",
-        description="TOML file with further groups of synonyms, which may also replace those of the program or "
-        "leave them out. It is read at the start.",
+        description="TOML file with further groups of synonyms, which may also replace those of the program "
+        "or leave them out. It is read at the start.",
     )
 
 

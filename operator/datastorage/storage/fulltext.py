@@ -39,10 +39,10 @@ _WITHOUT: Final = f"""
 """  # noqa: S608  # expressions of our own
 # The newest rows that meet the condition $1 are ranked. If there are more of them than the limit, the newest
 # that meet the narrower condition $2 are ranked as well; and so are the newest that meet $3, which is about
-# synonyms. A share is a sum over the words ($4), divided by all weights ($5): each counts its weight times its
-# frequency in the record, relative to the record's length. One of its synonyms ($7: all of a word in one, $9:
-# each, $8: the number of its word) counts instead, with the weight $6, if that is more. The frequency of a
-# phrase is the mean of those of its words: the rank of a phrase has another scale.
+# synonyms. A share is a sum over the words ($4), divided by all weights ($5): each counts its weight times
+# its frequency in the record, relative to the record's length. One of its synonyms ($7: all of a word in one,
+# $9: each, $8: the number of its word) counts instead, with the weight $6, if that is more. The frequency of
+# a phrase is the mean of those of its words: the rank of a phrase has another scale.
 _FIND: Final = with_conditions("""
     WITH first_rows AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,

@@ -32,16 +32,17 @@ _FORMS: Final = ShapedStatement(f"""
     forms AS MATERIALIZED (
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
-    SELECT form::text AS form, coalesce(synonyms, '{{{{}}}}') AS synonyms,
-        count(search) FILTER (WHERE search @@ form) AS rows,
-        count(search) FILTER (WHERE search @@ any_of) AS synonym_rows, count(search) AS sampled,
+    SELECT form::text AS form, coalesce(synonyms, '{{{{}}}}') AS synonyms, rows, synonym_rows, sampled,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
             SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
             LIMIT $4) AS some_rows) AS total
-    FROM forms LEFT JOIN synonyms USING (form) LEFT JOIN sample ON true
-    GROUP BY form, place, synonyms ORDER BY place
+    FROM forms LEFT JOIN synonyms USING (form), LATERAL (
+        SELECT count(*) FILTER (WHERE search @@ form) AS rows,
+            count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
+        FROM sample) AS counted
+    ORDER BY place
 """)  # noqa: S608  # expressions of our own
 _STEMS: Final = """
     SELECT word, plainto_tsquery('english'::regconfig, word)::text AS stem
@@ -94,7 +95,7 @@ class QuestionForms:
         if not self._groups or not wording.runs:
             return []
         if self._index is None:
-            self._index = SynonymIndex.of(self._groups, await _stems(connection, words_of(self._groups)))
+            self._index = SynonymIndex(self._groups, await _stems(connection, words_of(self._groups)))
         words = [word for run in wording.runs for piece in run for text in piece for word in text.split()]
         stems = await _stems(connection, list(dict.fromkeys(words)))
         places = {word: place for place, word in enumerate(wording.words, 1)}

@@ -5,7 +5,7 @@ compared by their stems, which come from PostgreSQL: "certificates" is the word 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from datastorage.storage.wording import Piece, spellings
@@ -17,6 +17,8 @@ Groups = Sequence[Sequence[str]]
 """Groups of words and phrases, each as a person writes it."""
 Stems = Mapping[str, str]
 """The stem of each word; empty for a word that is in every text, such as "the"."""
+_Key = tuple[str, ...]
+"""The stems of a text, by which it is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +29,18 @@ class Synonym:
     text: str
 
 
-@dataclass(slots=True)
 class SynonymIndex:
     """Finds the members of groups in a question."""
 
-    _synonyms: dict[tuple[str, ...], dict[str, None]] = field(default_factory=dict)
-    """The texts to search for in place of a member, by the member's stems."""
-    _longest: int = 0
-    """The most words of a member."""
-
-    @classmethod
-    def of(cls, groups: Groups, stems: Stems) -> "SynonymIndex":
-        """Return the index of groups; ``stems`` has all of their ``words``."""
-        index = cls()
+    def __init__(self, groups: Groups, stems: Stems) -> None:
+        """``stems`` has all of the groups' ``words_of``."""
+        self._synonyms: dict[_Key, dict[str, _Key]] = {}
         for group in groups:
-            texts = [text for member in group for text in spellings(member)]
-            searched = [text for text in texts if _is_searchable(text, stems)]
-            for text in texts:
-                key = _key(text, stems)
-                index._synonyms.setdefault(key, {}).update(dict.fromkeys(searched))
-                index._longest = max(index._longest, len(key))
-        return index
+            members = {text: _key(text, stems) for member in group for text in spellings(member)}
+            searched = _searched(members, stems)
+            for key in members.values():
+                self._synonyms.setdefault(key, {}).update(searched)
+        self._longest = max(map(len, self._synonyms), default=0)
 
     def synonyms(self, runs: Sequence[Sequence[Piece]], stems: Stems) -> list[Synonym]:
         """Return the synonyms of the words in a question; ``stems`` has all of these words.
@@ -61,25 +54,17 @@ class SynonymIndex:
     def _of_run(self, run: Sequence[Piece], stems: Stems) -> Iterable[Synonym]:
         start = 0
         while start < len(run):
-            ends = range(min(len(run), start + self._longest), start, -1)
-            end = next((end for end in ends if self._is_known(run[start:end], stems)), None)
-            if end is None:
+            for end in range(min(len(run), start + self._longest), start, -1):
+                pieces = run[start:end]
+                keys = {_key(text, stems) for text in _texts_of(pieces)}
+                known = [self._synonyms[key] for key in keys if key in self._synonyms]
+                if known:
+                    texts = [text for each in known for text, key in each.items() if key not in keys]
+                    yield from (Synonym(word, text) for text in texts for word in _words(pieces, stems))
+                    start = end
+                    break
+            else:
                 start += 1
-                continue
-            pieces = run[start:end]
-            words = dict.fromkeys(word for piece in pieces for text in piece for word in text.split())
-            own = {_key(text, stems) for text in _texts_of(pieces)}
-            for text in self._texts(pieces, stems):
-                if _key(text, stems) not in own:
-                    yield from (Synonym(word, text) for word in words)
-            start = end
-
-    def _is_known(self, pieces: Sequence[Piece], stems: Stems) -> bool:
-        return any(_key(text, stems) in self._synonyms for text in _texts_of(pieces))
-
-    def _texts(self, pieces: Sequence[Piece], stems: Stems) -> dict[str, None]:
-        known = (self._synonyms.get(_key(text, stems), {}) for text in _texts_of(pieces))
-        return {text: None for texts in known for text in texts}
 
 
 def words_of(groups: Groups) -> list[str]:
@@ -93,14 +78,28 @@ def _texts_of(pieces: Sequence[Piece]) -> Iterable[str]:
     return pieces[0] if len(pieces) == 1 else (" ".join(piece[0] for piece in pieces),)
 
 
-def _key(text: str, stems: Stems) -> tuple[str, ...]:
+def _words(pieces: Sequence[Piece], stems: Stems) -> Iterable[str]:
+    """Return the words of a question that the records have, too."""
+    return dict.fromkeys(word for piece in pieces for text in piece for word in text.split() if stems[word])
+
+
+def _key(text: str, stems: Stems) -> _Key:
     return tuple(stems[word] or word for word in text.split())
 
 
-def _is_searchable(text: str, stems: Stems) -> bool:
-    """Return whether a search for a text finds what it means.
+def _searched(members: Mapping[str, _Key], stems: Stems) -> dict[str, _Key]:
+    """Return the members of a group that a search looks for.
 
-    The records' words have no "out" and "of": a search for "out of memory" would find all memory.
+    The records' words have no "out" and "no". Without them at its beginning or end, a phrase has another
+    meaning: "out of disk space" would find all disk space. A member within another one finds more than that.
     """
-    words = text.split()
-    return sum(bool(stems[word]) for word in words) >= min(2, len(words))
+    by_key = {
+        key: text for text, key in members.items() if stems[(words := text.split())[0]] and stems[words[-1]]
+    }
+    return {text: key for key, text in by_key.items() if not any(_is_within(other, key) for other in by_key)}
+
+
+def _is_within(key: _Key, other: _Key) -> bool:
+    """Return whether a text has another one in it, and is longer."""
+    starts = range(len(other) - len(key) + 1)
+    return key != other and any(other[start : start + len(key)] == key for start in starts)
