@@ -70,7 +70,7 @@ async def records(cloned: TestDatabase) -> AsyncIterator[_Records]:
     [
         ("pods that ran out of memory", "the container was OOMKilled"),
         ("oom", "its memory is exhausted: memory exhausted"),
-        ("OOMKilled", "OOM, exit code 137"),
+        ("OOMKilled", "memory exhausted by a cache"),
         ("certificates", "x509: unknown authority"),
         ("x509", "renewed the cert"),
         ("the PV", "two persistent volumes are lost"),
@@ -114,13 +114,18 @@ async def test_a_quoted_phrase_stays_a_condition(records: _Records) -> None:
 
 async def test_the_word_itself_comes_first_and_several_synonyms_count_once(records: _Records) -> None:
     await records.put(
-        "checkout certificate a b", "checkout cert a b", "checkout cert x509 b", "checkout alone a b",
+        "checkout certificate red blue", "checkout cert red blue", "checkout cert x509 blue",
+        "checkout alone red blue",
         *(f"filler {n}" for n in range(40)),
     )  # fmt: skip
     found = await records.scores("certificate of checkout")
-    assert next(iter(found)) == "checkout certificate a b"
-    assert list(found)[-1] == "checkout alone a b"
-    assert found["checkout cert a b"] == found["checkout cert x509 b"] < found["checkout certificate a b"]
+    assert next(iter(found)) == "checkout certificate red blue"
+    assert list(found)[-1] == "checkout alone red blue"
+    assert (
+        found["checkout cert red blue"]
+        == found["checkout cert x509 blue"]
+        < found["checkout certificate red blue"]
+    )
 
 
 async def test_the_words_that_no_record_has_count_as_before(records: _Records) -> None:
@@ -187,10 +192,13 @@ async def test_a_synonym_lowers_no_score_and_is_no_better_than_the_word(
             await records.scores(question, groups, limits),
         )
     assert all(after[message] >= score for message, score in before.items())
-    for message, score in after.items():
-        for word in {"cert", "x509", "certificate"}.intersection(question.split()):
-            changed = " ".join(word if each in {"cert", "x509"} else each for each in message.split())
-            assert after.get(changed, score) >= score, (changed, message)
+    words = set(_GROUPS[1]).intersection(question.split())
+    if len(words) == 1:
+        [word] = words
+        for message, score in after.items():
+            changed = " ".join(word if each in _GROUPS[1] else each for each in message.split())
+            # In a large archive, not all records with a common word are found.
+            assert after.get(changed, score) >= score, message
 
 
 def test_a_file_leads_to_the_answer_of_a_command(
@@ -206,7 +214,7 @@ def test_a_file_leads_to_the_answer_of_a_command(
     assert run()[:2] == (0, "")
     monkeypatch.setenv("DATASTORAGE_THESAURUS_FILE", str(file))
     code, printed, _ = run()
-    assert (code, "look: x509 cert oom" in printed) == (0, True)
+    assert (code, "x509 cert" in printed) == (0, True)
     file.write_text('[groups]\nbutton = ["green button"]\n')
     code, _, noted = run()
     assert code == 2

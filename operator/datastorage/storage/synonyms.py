@@ -60,7 +60,8 @@ class SynonymIndex:
                 known = [self._synonyms[key] for key in keys if key in self._synonyms]
                 if known:
                     texts = [text for each in known for text, key in each.items() if key not in keys]
-                    yield from (Synonym(word, text) for text in texts for word in _words(pieces, stems))
+                    words = _words(pieces, stems)
+                    yield from (Synonym(word, text) for text in texts for word in words if word != text)
                     start = end
                     break
             else:
@@ -78,9 +79,10 @@ def _texts_of(pieces: Sequence[Piece]) -> Iterable[str]:
     return pieces[0] if len(pieces) == 1 else (" ".join(piece[0] for piece in pieces),)
 
 
-def _words(pieces: Sequence[Piece], stems: Stems) -> Iterable[str]:
+def _words(pieces: Sequence[Piece], stems: Stems) -> Sequence[str]:
     """Return the words of a question that the records have, too."""
-    return dict.fromkeys(word for piece in pieces for text in piece for word in text.split() if stems[word])
+    words = (word for piece in pieces for text in piece for word in text.split())
+    return list(dict.fromkeys(word for word in words if stems[word]))
 
 
 def _key(text: str, stems: Stems) -> _Key:

@@ -126,7 +126,7 @@ class _Reader:
 
     def _lines_of(self, key: str) -> Iterator[int]:
         """Yield the lines that begin with a key. The parser says none."""
-        begins = re.compile(rf"\s*\[?\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
+        begins = re.compile(rf"\s*\[?\s*(?:groups\s*\.\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
         for number, line in enumerate(self._text.splitlines(), 1):
             if begins.match(line):
                 yield number
