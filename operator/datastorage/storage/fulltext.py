@@ -110,8 +110,6 @@ _FIND: Final = with_conditions("""
 # In an archive with many records, words that together are in more than this share of them select no records,
 # and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
-# What a synonym counts of what the word itself would count.
-_SYNONYM: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +261,7 @@ def _arguments(forms: Sequence[Form]) -> tuple[Sequence[Any], ...]:
     return (
         [form.text for form in forms],
         [form.weight for form in forms],
-        [_SYNONYM * form.synonym_weight for form in forms],
+        [form.synonym_weight for form in forms],
         [_joined(" | ", form.synonyms) or None for form in forms],
         [number for number, _ in synonyms],
         [synonym for _, synonym in synonyms],
