@@ -128,6 +128,12 @@ async def test_the_word_itself_comes_first_and_several_synonyms_count_once(recor
     )
 
 
+async def test_a_synonym_that_most_records_have_counts_little(records: _Records) -> None:
+    await records.put("certificate of alpha", *(f"cert of beta{n}" for n in range(40)))
+    found = await records.scores("certificate")
+    assert found["certificate of alpha"] > 10 * found["cert of beta7"] > 0
+
+
 async def test_the_words_that_no_record_has_count_as_before(records: _Records) -> None:
     """A record with nothing but words of the question has the same score with synonyms as without."""
     await records.put("renewed the certificate", *(f"filler {n}" for n in range(40)))

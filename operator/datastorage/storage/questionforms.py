@@ -52,11 +52,12 @@ _STEMS: Final = """
 _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
-# What a synonym counts of what the word itself would count. Measured with the first part of benchmarks/search:
-# 0.6 is worse by 0.005, and anything from 0.8 to 1 is equally good.
+# What a synonym counts of what the word itself would count. Measured with the first part of
+# benchmarks/search: 0.6 is worse by 0.005, and anything from 0.8 to 1 is equally good.
 _SYNONYM: Final = 0.9
-# A synonym that is in most records tells little, however rare the word itself is. The weight of the rarer word
-# counts in full unless that of the synonyms is less than a third: people ask with words that no record has.
+# A synonym that is in most records tells little, however rare the word itself is. The weight of the word
+# counts in full unless that of the synonyms is less than a third of it: people ask with words that no record
+# has.
 _RARE_ENOUGH: Final = 3.0
 
 
