@@ -38,6 +38,7 @@ from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
+from datastorage.settingsgroups import ThesaurusSettings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
@@ -45,6 +46,7 @@ from datastorage.storage.nearest import WALKING, Nearest
 from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
+from datastorage.thesaurus.loading import load_groups
 from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
 
@@ -139,7 +141,7 @@ async def _measure_all(
     database: Database, corpus: _Corpus, words: Sequence[str], vectors: Matrix
 ) -> list[SearchSpeed]:
     nearest = Nearest(database, database, model=MODEL, same_server=True)
-    full_text = FullText(database)
+    full_text = FullText(database, synonyms=load_groups(ThesaurusSettings()))
     matrix = np.array(corpus.vectors)
     everything = np.arange(len(matrix))
     bare_seconds, bare_found = await _timed(vectors, partial(_bare, database))
@@ -185,7 +187,8 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
     """Open the queries as the command line uses them: questions are embedded, and records are read."""
     breaker = Breaker(Dependency.EMBEDDER, _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL), breaker)
-    yield build_queries(database, by_meaning(database, embedder))
+    synonyms = load_groups(ThesaurusSettings())
+    yield build_queries(database, by_meaning(database, embedder), synonyms=synonyms)
     await breaker.close()
 
 

@@ -39,11 +39,13 @@ from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import SearchMode
+from datastorage.query.questions import ArchiveQueries
 from datastorage.records.vectorwrite import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import Settings
-from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
+from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
+from datastorage.thesaurus.loading import load_groups
 from harness.minilm import DIMENSION, NAME
 from harness.modelserver import EmbeddingsServer
 from harness.objects import served
@@ -65,9 +67,11 @@ def main() -> int:
     parser.add_argument(
         "--worst", type=int, default=0, metavar="N", help="show the N worst questions of hybrid"
     )
+    parser.add_argument("--no-thesaurus", action="store_true", help="search without synonyms")
     options = parser.parse_args()
+    thesaurus = ThesaurusSettings(enabled=not options.no_thesaurus)
     try:
-        asked = asyncio.run(_measure(options.model or ["wordllama", "minilm"]))
+        asked = asyncio.run(_measure(options.model or ["wordllama", "minilm"], thesaurus))
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -82,7 +86,7 @@ def main() -> int:
     return 1 if worse else 0
 
 
-async def _measure(models: Sequence[str]) -> list[Asked]:
+async def _measure(models: Sequence[str], thesaurus: ThesaurusSettings) -> list[Asked]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
@@ -95,8 +99,9 @@ async def _measure(models: Sequence[str]) -> list[Asked]:
             async with _store(model, database.service_url) as store:
                 say(f"storing the records with {model}")
                 ids = await _fill(store, records)
+                queries = queries_of(store, synonyms=load_groups(thesaurus))
                 asked += [
-                    await _ask(store, model, mode, question, ids, flat=flat)
+                    await _ask(queries, model, mode, question, ids, flat=flat)
                     for mode, flat in _WAYS
                     for question in questions
                 ]
@@ -155,7 +160,7 @@ def _body(record: LabelledRecord, number: int) -> dict[str, Any]:
 
 
 async def _ask(
-    store: Store,
+    queries: ArchiveQueries,
     model: str,
     mode: SearchMode,
     question: Question,
@@ -166,7 +171,7 @@ async def _ask(
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        result = await queries_of(store).search(question.text, mode=mode, limit=_AT, flat=flat)
+        result = await queries.search(question.text, mode=mode, limit=_AT, flat=flat)
         ranking = [ids[hit.record.uid] for hit in result.hits]
     except InvalidQueryError:  # a question may have only words that are in every text
         ranking = []

@@ -36,6 +36,7 @@ from datastorage.settingsgroups import (
     LogSettings,
     Port,
     ReadSettings,
+    ThesaurusSettings,
     TlsSettings,
     Url,
     VectorSettings,
@@ -86,6 +87,7 @@ class Settings(BaseModel):
         default=None,
         description="URL of the Redis that caches vectors. Without it only the process's memory caches them.",
     )
+    thesaurus: ThesaurusSettings = ThesaurusSettings()
     namespaces: Annotated[tuple[_Namespace, ...], BeforeValidator(_split)] = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all."
     )

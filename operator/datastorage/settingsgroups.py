@@ -111,6 +111,20 @@ class EmbeddingSettings(Group):
     )
 
 
+class ThesaurusSettings(Group):
+    """The synonyms that a search by words knows."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether a search by words knows synonyms: `out of memory` then finds `OOMKilled`.",
+    )
+    file: str = Field(
+        default="",
+        description="TOML file with further groups of synonyms, which may also replace those of the program "
+        "or leave them out. It is read at the start.",
+    )
+
+
 class LogSettings(Group):
     """The level and the form of the log."""
 

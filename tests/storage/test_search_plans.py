@@ -17,7 +17,7 @@ import pytest_asyncio
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resources.reading.kindreading import FilterName
-from datastorage.storage import clues, export, fulltext, nearest, summaries
+from datastorage.storage import clues, export, fulltext, nearest, questionforms, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, Scope, Shape, ShapedStatement
@@ -333,7 +333,9 @@ async def test_the_exact_search_reads_no_unneeded_vector(database: Database, cri
 
 
 async def test_words_are_found_by_their_index(database: Database) -> None:
-    arguments = ("'word7'", "'word8'", ["'word7'"], [1.0], 1000, 3, 10)
+    conditions = ("'word7'", "'word8'", "'word9' | 'word10' <-> 'padding'")
+    synonyms = ([0.8], ["'word9' | 'word10' <-> 'padding'"], [1, 1], ["'word9'", "'word10' <-> 'padding'"])
+    arguments = (*conditions, ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
     scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
     _assert_indexes(scans)
 
@@ -374,7 +376,7 @@ _SHAPED: list[tuple[str, ShapedStatement, tuple[Any, ...]]] = [
     ("count", nearest._COUNT, (20_001,)),
     ("hashes", nearest._HASHES, (20_000,)),
     ("exact", nearest._EXACT, (3, 10, _VECTOR, 20_000)),
-    ("forms", fulltext._FORMS, (["word7"], 32, 500, 5_001)),
+    ("forms", questionforms._FORMS, (["word7"], 32, 500, 5_001, [1], ["word8"])),
 ]
 
 

@@ -17,20 +17,23 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.schema import ARCHIVE
 from datastorage.storage.summaries import Summaries
+from datastorage.storage.synonyms import Groups
+from datastorage.thesaurus.loading import load_groups
 
 
 @asynccontextmanager
-async def open_queries(settings: Settings) -> AsyncIterator[OpenedArchive]:
+async def open_queries(settings: Settings, *, searching: bool = False) -> AsyncIterator[OpenedArchive]:
     """Open the archive for the questions of one command, except searches by meaning.
 
-    The settings of vectors are not read. Raises ConfigurationError for a wrong setting, SchemaVersionError
-    for a schema of another version.
+    The settings of vectors are not read, and the thesaurus only for ``searching``. Raises ConfigurationError
+    for a wrong setting, SchemaVersionError for a schema of another version.
     """
     settings.require_database_url()
     async with AsyncExitStack() as stack:
         database = open_database(settings, "database_url", ARCHIVE, stack, writable=False)
         await database.check_schema_version()
-        yield opened_archive(database, build_queries(database))
+        synonyms = load_groups(settings.thesaurus) if searching else ()
+        yield opened_archive(database, build_queries(database, synonyms=synonyms))
 
 
 def opened_archive(database: Database, queries: ArchiveQueries) -> OpenedArchive:
@@ -39,10 +42,13 @@ def opened_archive(database: Database, queries: ArchiveQueries) -> OpenedArchive
     return OpenedArchive(queries, exports, partial(time_in, database))
 
 
-def build_queries(database: Database, meaning: Meaning | None = None) -> ArchiveQueries:
+def build_queries(
+    database: Database, meaning: Meaning | None = None, *, synonyms: Groups = ()
+) -> ArchiveQueries:
     """Return the queries of the archive in ``database``. Nothing connects before the first query.
 
-    Without ``meaning`` there is no search by meaning.
+    Without ``meaning`` there is no search by meaning; without ``synonyms`` a search by words knows none.
     """
     reader = ArchiveReader(database)
-    return ArchiveQueries(reader, Searcher(reader, FullText(database), meaning), Summaries(database))
+    searcher = Searcher(reader, FullText(database, synonyms=synonyms), meaning)
+    return ArchiveQueries(reader, searcher, Summaries(database))

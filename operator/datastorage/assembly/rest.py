@@ -40,6 +40,7 @@ from datastorage.settings import Settings
 from datastorage.storage.export import ExportReader
 from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
+from datastorage.thesaurus.loading import load_groups
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting. Two
 # searches fill it, each over three connections.
@@ -62,6 +63,7 @@ class Rest:
 async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[Rest]:
     """Build the API, whose records go into the intake of a shard. Close its connections in the end."""
     settings, store = replica.settings, replica.store
+    synonyms = load_groups(settings.thesaurus)
     guard = build_guard(settings, replica.transport)
     shard = next(shard for shard in shards if AUDIT_RECORD in shard.selection.kinds)
     groups = Groups(
@@ -88,7 +90,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
         )
         stack.push_async_callback(guard.close)
-        primary = queries_of(store, database)
+        primary = queries_of(store, database, synonyms=synonyms)
         entrance = Entrance(
             guard=guard,
             submissions=submissions,
@@ -103,7 +105,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             copy = open_database(
                 settings, "read_database_url", STANDBY, stack, writable=False, pool_size=_READ_POOL_SIZE
             )
-            archive = StandbyQueries(queries_of(store, copy), primary, standby)
+            archive = StandbyQueries(queries_of(store, copy, synonyms=synonyms), primary, standby)
             # It begins before PostgreSQL has answered: a standby may be there when the primary is not.
             tasks = (asyncio.create_task(standby.run(), name="standby"),)
             stack.push_async_callback(end_tasks, tasks)

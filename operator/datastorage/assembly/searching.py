@@ -15,6 +15,8 @@ from datastorage.query.questions import ArchiveQueries
 from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.nearest import Nearest
+from datastorage.storage.synonyms import Groups
+from datastorage.thesaurus.loading import load_groups
 
 
 @asynccontextmanager
@@ -26,16 +28,17 @@ async def open_search(settings: Settings) -> AsyncIterator[OpenedArchive]:
     """
     async with open_store(settings, writable=False, with_redis=False) as store:
         await store.database.check_schema_version()
-        yield opened_archive(store.database, queries_of(store))
+        synonyms = load_groups(settings.thesaurus)
+        yield opened_archive(store.database, queries_of(store, synonyms=synonyms))
 
 
-def queries_of(store: Store, database: Database | None = None) -> ArchiveQueries:
+def queries_of(store: Store, database: Database | None = None, *, synonyms: Groups = ()) -> ArchiveQueries:
     """Return the queries of the archive that a store keeps; ``database`` may be another way to it."""
     database, vectors = database or store.database, store.vectors
     if vectors is None:
-        return build_queries(database)
+        return build_queries(database, synonyms=synonyms)
     apart = None if vectors.same_server else vectors.database
-    return build_queries(database, by_meaning(database, vectors.embedder, apart))
+    return build_queries(database, by_meaning(database, vectors.embedder, apart), synonyms=synonyms)
 
 
 def by_meaning(database: Database, embedder: Embedder, vectors: Database | None = None) -> NearestInMeaning:

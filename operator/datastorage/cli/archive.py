@@ -98,7 +98,7 @@ def search(
         )
         return result, await absent_identifiers(archive, question, chosen)
 
-    result, absent = ask_about(server, filters, ask, by_meaning=mode is not SearchMode.TEXT)
+    result, absent = ask_about(server, filters, ask, search=mode or SearchMode.HYBRID)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     print_search(result, output)
@@ -265,10 +265,12 @@ def timeline(
     finish([entry.record for entry in found.entries])
 
 
-def opening(server: ServerOptions, *, by_meaning: bool = False) -> AbstractAsyncContextManager[OpenedArchive]:
+def opening(
+    server: ServerOptions, *, search: SearchMode | None = None
+) -> AbstractAsyncContextManager[OpenedArchive]:
     """Return the archive of the server that the options name, or of the database of the settings.
 
-    The database can be searched by words alone, unless ``by_meaning``.
+    The database can be searched in the mode ``search`` only.
     """
     access = server.access
     # The libraries of each way take longer to load than most questions take to answer.
@@ -278,13 +280,13 @@ def opening(server: ServerOptions, *, by_meaning: bool = False) -> AbstractAsync
         return open_remote_queries(access)
     from datastorage.settings import load_settings  # noqa: PLC0415  # as above
 
-    if by_meaning:
+    if search not in {None, SearchMode.TEXT}:
         from datastorage.assembly.searching import open_search  # noqa: PLC0415  # as above
 
         return open_search(load_settings())
     from datastorage.assembly.queries import open_queries  # noqa: PLC0415  # as above
 
-    return open_queries(load_settings())
+    return open_queries(load_settings(), searching=search is not None)
 
 
 def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> T:
@@ -297,7 +299,7 @@ def ask_about(
     filters: FilterOptions,
     question: Callable[[Archive, Filter], Awaitable[T]],
     *,
-    by_meaning: bool = False,
+    search: SearchMode | None = None,
 ) -> T:
     """Put a question about chosen records to the archive, and return the answer.
 
@@ -310,7 +312,7 @@ def ask_about(
             now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 
-    return with_opened(opening(server, by_meaning=by_meaning), answer)
+    return with_opened(opening(server, search=search), answer)
 
 
 def finish(

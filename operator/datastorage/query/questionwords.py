@@ -13,7 +13,7 @@ from datastorage.errors import InvalidQueryError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
 from datastorage.records.words import plain, split_camel_case, with_pairs
-from datastorage.storage.wording import Clue, Wording
+from datastorage.storage.wording import Clue, Piece, Wording, spellings
 
 MAX_QUESTION_CHARACTERS: Final = 16_384
 _MAX_WORDS: Final = 64
@@ -55,6 +55,7 @@ def wording(question: str) -> Wording:
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         phrases,
         _excluded(question),
+        _runs(question),
         _clues(texts, phrases),
     )
 
@@ -73,6 +74,25 @@ def without_excluded(question: str) -> tuple[str, list[str]]:
 
 def _excluded(question: str) -> list[str]:
     return _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])[:_MAX_PHRASES]
+
+
+def _runs(question: str) -> list[list[Piece]]:
+    """Return what may have synonyms: the words of the question that are neither quoted nor excluded.
+
+    An identifier is one piece: "cert-manager" is no certificate.
+    """
+    runs: list[list[Piece]] = [[]]
+    left = _MAX_WORDS
+    for part in _PART.finditer(question):
+        if part["word"] is None or part["minus"]:
+            runs.append([])
+            continue
+        text = part["word"]
+        texts = [text] if any(identifiers([text])) else with_pairs(plain(text)).split()
+        pieces = [spellings(each) for each in texts if len(each) <= _MAX_WORD_CHARACTERS][:left]
+        runs[-1] += pieces
+        left -= len(pieces)
+    return [run for run in runs if run]
 
 
 def _as_phrase(part: re.Match[str]) -> str:

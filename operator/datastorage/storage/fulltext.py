@@ -5,8 +5,7 @@ records with more words of the question, and with rarer ones, come first.
 """
 
 import asyncio
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,35 +15,15 @@ from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
+from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
+from datastorage.storage.questionforms import Form, QuestionForms
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
+from datastorage.storage.synonyms import Groups
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
-# Returns the word forms of the question as the records have them, the number of the newest records that
-# contain each, and the number of all records, counted up to $4.
-_FORMS: Final = ShapedStatement(f"""
-    WITH sample AS MATERIALIZED (
-        (SELECT r.search FROM datastorage.audit_records AS r
-        WHERE {{of_audit_records}} ORDER BY r.created_at DESC LIMIT $3)
-        UNION ALL
-        (SELECT r.search FROM datastorage.action_traces AS r
-        WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
-    forms AS MATERIALIZED (
-        SELECT form, min(place) AS place FROM (
-            SELECT {tsquery("plainto_tsquery", "word")} AS form, place
-            FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
-        WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
-    SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled,
-        (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
-            UNION ALL
-            SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
-            LIMIT $4) AS some_rows) AS total
-    FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
-""")  # noqa: S608  # expressions of our own
 _PHRASES: Final = f"""
     SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
         LATERAL (SELECT {tsquery("phraseto_tsquery", "phrase")} AS form) AS queries
@@ -59,41 +38,65 @@ _WITHOUT: Final = f"""
         WHERE r.search @@ {tsquery("phraseto_tsquery", "phrase")})
 """  # noqa: S608  # expressions of our own
 # The newest rows that meet the condition $1 are ranked. If there are more of them than the limit, the newest
-# that meet the narrower condition $2 are ranked as well. A share is a sum over the words ($3): the weight of
-# each ($4) times its frequency in the record, relative to the record's length; divided by all weights.
+# that meet the narrower condition $2 are ranked as well; and so are the newest that meet $3, which is about
+# synonyms. A share is a sum over the words ($4), divided by all weights ($5): each counts its weight times
+# its frequency in the record, relative to the record's length. One of its synonyms ($7: all of a word in one,
+# $9: each, $8: the number of its word) counts instead, with the weight $6, if that is more. The frequency of
+# a phrase is the mean of those of its words: the rank of a phrase has another scale.
 _FIND: Final = with_conditions("""
     WITH first_rows AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.search @@ $1::text::tsquery ORDER BY r.created_at DESC LIMIT $5)
+        WHERE {of_audit_records} AND r.search @@ $1::text::tsquery ORDER BY r.created_at DESC LIMIT $10)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $1::text::tsquery AND {newest}
-        ORDER BY r.created_at DESC LIMIT $5)),
+        ORDER BY r.created_at DESC LIMIT $10)),
     matching AS (
         SELECT * FROM first_rows
         UNION ALL
         (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.search @@ $2::text::tsquery AND (SELECT count(*) FROM first_rows) >= $5
-        ORDER BY r.created_at DESC LIMIT $5)
+        WHERE {of_audit_records} AND r.search @@ $2::text::tsquery
+            AND (SELECT count(*) FROM first_rows) >= $10
+        ORDER BY r.created_at DESC LIMIT $10)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $2::text::tsquery AND {newest}
-            AND (SELECT count(*) FROM first_rows) >= $5
-        ORDER BY r.created_at DESC LIMIT $5)),
+            AND (SELECT count(*) FROM first_rows) >= $10
+        ORDER BY r.created_at DESC LIMIT $10)
+        UNION ALL
+        (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
+        FROM datastorage.audit_records AS r
+        WHERE {of_audit_records} AND r.search @@ $3::text::tsquery ORDER BY r.created_at DESC LIMIT $10)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
+        FROM datastorage.action_traces AS r
+        WHERE {of_action_traces} AND r.search @@ $3::text::tsquery AND {newest}
+        ORDER BY r.created_at DESC LIMIT $10)),
     words AS MATERIALIZED (
-        SELECT form::tsquery AS form, weight FROM unnest($3::text[], $4::float8[]) AS given (form, weight)),
+        SELECT form::tsquery AS form, weight, synonym_weight, any_of::tsquery AS any_of, number
+        FROM unnest($4::text[], $5::float8[], $6::float8[], $7::text[])
+            WITH ORDINALITY AS given (form, weight, synonym_weight, any_of, number)),
+    synonyms AS MATERIALIZED (
+        SELECT number, synonym::tsquery AS form,
+            regexp_replace(synonym, '<(-|[0-9]+)>', '|', 'g')::tsquery AS words
+        FROM unnest($8::int[], $9::text[]) AS given (number, synonym)),
     ranked AS (
         SELECT DISTINCT ON (uid, generation, spec_hash)
             table_name, uid, generation, created_at, spec_hash, text_hash,
-            (SELECT sum(weight * ts_rank(search, form, 1)) / sum(weight) FROM words) AS share
+            (SELECT sum(greatest(weight * ts_rank(search, form, 1), CASE WHEN search @@ any_of THEN
+                synonym_weight * (SELECT max(ts_rank(search, s.words, 1)) FROM synonyms AS s
+                    WHERE s.number = words.number AND search @@ s.form) END)) / sum(weight)
+            FROM words) AS share
         FROM matching ORDER BY uid, generation, spec_hash),
     numbered AS (
         SELECT *, row_number() OVER (
@@ -101,13 +104,9 @@ _FIND: Final = with_conditions("""
             ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
         FROM ranked)
     SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share
-    FROM numbered WHERE number <= $6
-    ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $7
+    FROM numbered WHERE number <= $11
+    ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $12
 """)
-# Further words add little to a question; the limit bounds the work.
-_MAX_FORMS: Final = 32
-# Rows of each table in which the words are counted. A word that is in none of them counts as rare.
-_SAMPLE: Final = 500
 # In an archive with many records, words that together are in more than this share of them select no records,
 # and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
@@ -129,15 +128,9 @@ class RankLimits:
         """Return the number of rows that are ranked where ``total`` records meet the criteria."""
         return self.ranked if total <= self.few_records else self.ranked_of_many
 
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """The form of a word in the records: "kill" for "kills"."""
-
-    text: str
-    share: float
-    """The number of records that contain it, as a share of the number that can be ranked."""
-    weight: float
+    def common_from(self, total: int) -> float:
+        """Return the share of the records up to which all records with a word can be ranked."""
+        return _COMMON if total > self.few_records else self.ranked / max(total, 1)
 
 
 class FullText:
@@ -147,11 +140,13 @@ class FullText:
         self,
         database: Database,
         *,
+        synonyms: Groups = (),
         limits: RankLimits = RankLimits(),
         clue_limits: ClueLimits = ClueLimits(),
     ) -> None:
         """``database`` is that of the records. Its role need only have the right to read them."""
         self._database = database
+        self._forms = QuestionForms(synonyms)
         self._limits = limits
         self._clue_limits = clue_limits
 
@@ -185,14 +180,16 @@ class FullText:
         """Return the rows that rank highest; None if the question has no words to look up."""
         plan = plan_for(criteria)
         async with reading(self._database, plan=plan) as connection:
-            forms, total = await self._forms(connection, criteria, wording.words)
+            forms, total = await self._forms.find(
+                connection, criteria, wording, count_up_to=self._limits.few_records + 1
+            )
             if not forms:
                 return None
             # How to find the rows depends on how many have the words.
             await change_plan(connection, plan, OWN_PLAN)
-            conditions = _conditions(forms, *await self._required_phrases(connection, wording))
+            required = await self._required_phrases(connection, wording)
             rows: Sequence[Any] = await connection.fetch(
-                _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
+                _FIND, *_conditions(forms, self._limits.common_from(total), *required), *_arguments(forms),
                 max(limit, self._limits.ranked_of(total)), per_text, limit, *criteria.arguments,
             )  # fmt: skip
             return rows
@@ -219,15 +216,6 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _forms(
-        self, connection: Session, criteria: Criteria, words: Sequence[str]
-    ) -> tuple[list[_Form], int]:
-        """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
-        limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
-        sql, arguments = _FORMS.of(criteria)
-        rows = await connection.fetch(sql, list(map(as_searched, words)), *limits, *arguments)
-        return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
-
     async def _required_phrases(
         self, connection: Session, wording: Wording
     ) -> tuple[Sequence[str], Sequence[str]]:
@@ -246,28 +234,38 @@ class FullText:
         )
 
 
-def _form(row: Any, limits: RankLimits) -> _Form:
-    rows, sampled, total = row["rows"], row["sampled"], row["total"]
-    # The weight of BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
-    weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
-    max_share = _COMMON if total > limits.few_records else limits.ranked / max(total, 1)
-    return _Form(row["form"], rows / max(sampled, 1) / max_share, weight)
-
-
 def _conditions(
-    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str]
-) -> tuple[str, str | None]:
-    """Return two conditions, of which a record has to meet at least one.
+    forms: Sequence[Form], room: float, phrases: Sequence[str], excluded: Sequence[str]
+) -> tuple[str, str | None, str | None]:
+    """Return three conditions, of which a record has to meet at least one.
 
     Every record that meets the second one meets the first one, too: it comes first where the first one has
-    more records than are ranked.
+    more records than are ranked. The third one is about synonyms, whose records displace no others.
     """
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
-        return _joined(" & ", phrases) + without, None
-    some = _rare(forms)
-    one = f"({_joined(' | ', some)}){without}"
-    return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
+        return _joined(" & ", phrases) + without, None, None
+    own = {form.text: form.share for form in forms}
+    some = _rare(own, room)
+    synonyms = {_joined(" | ", form.synonyms): form.synonym_share for form in forms if form.synonyms}
+    others = _rare(synonyms, room)
+    is_room = sum(own[form] for form in some) + sum(synonyms[form] for form in others) <= room
+    one = f"({_joined(' | ', [*some, *others] if is_room else some)}){without}"
+    narrow = _joined(" & ", own) + without if len(some) < len(own) else None
+    return one, narrow, f"({_joined(' | ', others)}){without}" if others and not is_room else None
+
+
+def _arguments(forms: Sequence[Form]) -> tuple[Sequence[Any], ...]:
+    """Return the arguments for the words and their synonyms."""
+    synonyms = [(number, each) for number, form in enumerate(forms, 1) for each in form.synonyms]
+    return (
+        [form.text for form in forms],
+        [form.weight for form in forms],
+        [form.synonym_weight for form in forms],
+        [_joined(" | ", form.synonyms) or None for form in forms],
+        [number for number, _ in synonyms],
+        [synonym for _, synonym in synonyms],
+    )
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
@@ -275,15 +273,15 @@ def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
     return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 
-def _rare(forms: Sequence[_Form]) -> list[str]:
-    """Return the words that select records: the rarest one, and others as long as all together are rare."""
+def _rare(shares: Mapping[str, float], room: float) -> list[str]:
+    """Return the forms that select records: the rarest one, and others as long as all together are rare."""
     chosen: list[str] = []
-    share = 0.0
-    for form in sorted(forms, key=lambda form: form.share):
-        share += form.share
-        if chosen and share > 1:
+    total = 0.0
+    for form in sorted(shares, key=shares.__getitem__):
+        total += shares[form]
+        if chosen and total > room:
             break
-        chosen.append(form.text)
+        chosen.append(form)
     return chosen
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from datastorage.records.words import is_in_pairs, with_pairs
+from datastorage.records.words import is_in_pairs, plain, space_camel_case, with_pairs
 
 # In JSON, a line break or a tab within a text is a backslash and a letter.
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
@@ -13,6 +13,16 @@ _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 # digest, a commit or an identifier. Fewer characters would be the beginning of too many, and 64 are a whole
 # SHA-256.
 _BEGINNING: Final = re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{6,63}\Z", re.IGNORECASE)
+
+
+Piece = Sequence[str]
+"""The ways to write a part of a question of which all words belong together (see ``spellings``)."""
+
+
+def spellings(text: str) -> Piece:
+    """Return the words of a text in small letters: as they are, and with words in camel case split."""
+    words = with_pairs(plain(text)).strip()
+    return list(dict.fromkeys(" ".join(each.lower().split()) for each in (words, space_camel_case(words))))
 
 
 def as_searched(words: str) -> str:
@@ -65,5 +75,7 @@ class Wording:
     """Words that must be adjacent, in this order."""
     excluded: Sequence[str] = ()
     """Words and phrases that a record must not contain."""
+    runs: Sequence[Sequence[Piece]] = ()
+    """The parts of the question that may have synonyms: in each run, they are adjacent."""
     clues: Sequence[Clue] = ()
     """Clues that may single out a few records, which then come first."""

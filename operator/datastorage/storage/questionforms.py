@@ -1,0 +1,133 @@
+"""The words of a question in the form that the records have, with their synonyms, and how rare they are."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from datastorage.storage.connection.sessions import Session
+from datastorage.storage.criteria import Criteria, ShapedStatement
+from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
+from datastorage.storage.wording import Wording, as_searched, tsquery
+
+# Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
+# the number of the newest records that contain it, and any of its synonyms; and the number of all records,
+# counted up to $4.
+_FORMS: Final = ShapedStatement(f"""
+    WITH sample AS MATERIALIZED (
+        (SELECT r.search FROM datastorage.audit_records AS r
+        WHERE {{of_audit_records}} ORDER BY r.created_at DESC LIMIT $3)
+        UNION ALL
+        (SELECT r.search FROM datastorage.action_traces AS r
+        WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
+    words AS MATERIALIZED (
+        SELECT {tsquery("plainto_tsquery", "word")} AS form, place
+        FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)),
+    synonyms AS MATERIALIZED (
+        SELECT form, array_agg(DISTINCT synonym) AS synonyms,
+            string_agg(DISTINCT '(' || synonym || ')', ' | ')::tsquery AS any_of
+        FROM unnest($5::int[], $6::text[]) AS given (place, phrase) JOIN words USING (place),
+            LATERAL (SELECT ({tsquery("phraseto_tsquery", "phrase")})::text AS synonym) AS queries
+        WHERE synonym NOT IN ('', form::text) GROUP BY form),
+    forms AS MATERIALIZED (
+        SELECT form, min(place) AS place FROM words
+        WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
+    SELECT form::text AS form, coalesce(synonyms, '{{}}') AS synonyms, rows, synonym_rows, sampled,
+        (SELECT count(*) FROM (
+            SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
+            UNION ALL
+            SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
+            LIMIT $4) AS some_rows) AS total
+    FROM forms LEFT JOIN synonyms USING (form), LATERAL (
+        SELECT count(*) FILTER (WHERE search @@ form) AS rows,
+            count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
+        FROM sample) AS counted
+    ORDER BY place
+""")  # noqa: S608  # expressions of our own
+_STEMS: Final = """
+    SELECT word, plainto_tsquery('english'::regconfig, word)::text AS stem
+    FROM unnest($1::text[]) AS words (word)
+"""
+# Further words add little to a question; the limit bounds the work.
+_MAX_FORMS: Final = 32
+# Rows of each table in which the words are counted. A word that is in none of them counts as rare.
+_SAMPLE: Final = 500
+# What a synonym counts of what the word itself would count. Measured with the first part of
+# benchmarks/search: 0.6 is worse by 0.005, and anything from 0.8 to 1 is equally good.
+_SYNONYM: Final = 0.9
+# A synonym that is in most records tells little, however rare the word itself is. The weight of the word
+# counts in full unless that of the synonyms is less than a third of it: people ask with words that no record
+# has.
+_RARE_ENOUGH: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of a word in the records: "kill" for "kills"."""
+
+    text: str
+    share: float
+    """The share of the newest records that contain it."""
+    weight: float
+    synonyms: Sequence[str] = ()
+    """The forms of its synonyms."""
+    synonym_share: float = 0.0
+    """The share of the newest records that contain any of its synonyms."""
+    synonym_weight: float = 0.0
+    """What one of its synonyms counts in its place; less than its own weight."""
+
+
+class QuestionForms:
+    """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, groups: Groups) -> None:
+        """``groups`` are the synonyms."""
+        self._groups = groups
+        self._index: SynonymIndex | None = None
+
+    async def find(
+        self, connection: Session, criteria: Criteria, wording: Wording, *, count_up_to: int
+    ) -> tuple[list[Form], int]:
+        """Return the forms of the words, and how many records meet the criteria, at most ``count_up_to``."""
+        words = list(wording.words)
+        pairs = await self._synonyms(connection, wording)
+        sql, arguments = _FORMS.of(criteria)
+        rows = await connection.fetch(
+            sql, list(map(as_searched, words)), _MAX_FORMS, _SAMPLE, count_up_to,
+            [place for place, _ in pairs], [as_searched(text) for _, text in pairs], *arguments,
+        )  # fmt: skip
+        return list(map(_form, rows)), rows[0]["total"] if rows else 0
+
+    async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
+        """Return the places of words, from 1, each with a synonym."""
+        if not self._groups or not wording.runs:
+            return []
+        if self._index is None:
+            self._index = SynonymIndex(self._groups, await _stems(connection, words_of(self._groups)))
+        words = [word for run in wording.runs for piece in run for text in piece for word in text.split()]
+        stems = await _stems(connection, list(dict.fromkeys(words)))
+        places = {word: place for place, word in enumerate(wording.words, 1)}
+        found = self._index.synonyms(wording.runs, stems)
+        return [(places[each.word], each.text) for each in found if each.word in places]
+
+
+async def _stems(connection: Session, words: Sequence[str]) -> dict[str, str]:
+    return {row["word"]: row["stem"] for row in await connection.fetch(_STEMS, words)}
+
+
+def _form(row: Any) -> Form:
+    rows, synonym_rows, sampled = row["rows"], row["synonym_rows"], row["sampled"]
+    weight, of_synonyms = _weight(rows, sampled), _weight(synonym_rows, sampled)
+    return Form(
+        row["form"],
+        rows / max(sampled, 1),
+        weight,
+        row["synonyms"],
+        synonym_rows / max(sampled, 1),
+        _SYNONYM * min(weight, _RARE_ENOUGH * of_synonyms),
+    )
+
+
+def _weight(rows: int, sampled: int) -> float:
+    """Return the weight of BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009."""
+    return math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
