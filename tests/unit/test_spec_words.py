@@ -1,7 +1,7 @@
 """Every value of a spec is among the words that its record is searched by, within bounds."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from unicodedata import normalize
 
 import pytest
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.query.questionwords import wording
-from datastorage.records.words import is_camel_case, plain, with_pairs
+from datastorage.records import words
+from datastorage.records.words import in_one_form, is_camel_case, plain, with_pairs, words_in
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.models.action_trace import ActionTraceSpec
 from datastorage.resources.models.audit_record import AuditRecordSpec
@@ -214,3 +215,31 @@ def test_words_in_camel_case() -> None:
     words = ("ImagePull", "OOMKilled", "m6iLarge", "Deployment", "OOM", "x" * 100 + "Y" * 50)
     found = [word for word in words if is_camel_case(word)]
     assert found == ["ImagePull", "OOMKilled", "m6iLarge"]
+
+
+def test_accents_without_end_are_never_sorted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take eight seconds, and twice as many accents four times as long."""
+    lengths: list[int] = []
+
+    def counted(form: Literal["NFKC"], text: str) -> str:
+        lengths.append(len(text))
+        return normalize(form, text)
+
+    monkeypatch.setattr(words, "normalize", counted)
+    many = "\u0301\u0316" * 32_000
+    assert words_in(f"first a{many} last") == ["first", "\u00e1", "last"]
+    assert _audit(message=f"first a{many}")[:4] == ["restart", "deployment", "first", "\u00e1"]
+    assert max(lengths) <= 500
+
+
+@given(st.lists(st.text(max_size=400), max_size=5), st.sampled_from([" ", "-", "x"]))
+def test_a_text_is_in_one_form_across_all_pieces(texts: list[str], between: str) -> None:
+    text = between.join(texts)
+    assert in_one_form(text) == normalize("NFKC", text)
+
+
+@pytest.mark.parametrize("unit", ["\u1112\u1161\u11ab", "\uff8a\uff9e", "e\u0301", "\u78c1", "\ufb01"])
+def test_a_text_without_a_space_is_in_one_form(unit: str) -> None:
+    for before in ("", "a", "ab"):
+        text = before + unit * 3_000
+        assert in_one_form(text) == normalize("NFKC", text)

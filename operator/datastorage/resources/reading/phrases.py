@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
-from unicodedata import normalize
 
 from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, tidy
 from datastorage.records.words import (
     MAX_EMBEDDED_CHARACTERS,
+    in_one_form,
     is_camel_case,
     space_camel_case,
     with_pairs,
@@ -49,7 +49,7 @@ def search_words(main: Iterable[object], others: Iterable[str] = ()) -> str:
 def _bounded(text: str) -> str:
     text = text[:_MAX_SEARCH_CHARACTERS]
     # One character may stand for 18 others.
-    return text if text.isascii() else normalize("NFKC", text)[:_MAX_SEARCH_CHARACTERS]
+    return in_one_form(text)[:_MAX_SEARCH_CHARACTERS]
 
 
 def joined(sentences: Iterable[str]) -> str:
