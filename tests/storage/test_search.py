@@ -1,6 +1,7 @@
 """Search: the right records come first, by meaning, by words and by both, with filters and without."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import count
@@ -17,8 +18,9 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.searchresult import FoundBy, SearchResult
+from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.storage.clues import ClueLimits
+from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import RankLimits
 from datastorage.storage.matches import Background
 from datastorage.storage.nearest import Nearest, WalkLimits
@@ -154,7 +156,7 @@ async def test_meaning_is_measured_against_the_other_texts(either: SearchableArc
     [question] = await either.provider.embed(["memory limit"])
 
     async def background() -> Background:
-        return (await nearest.similarities(question, [])).background
+        return (await nearest.similarities(Criteria(), question, [])).background
 
     await either.put(said("restart", "memory limit", name="one"))
     usual = await background()
@@ -166,6 +168,39 @@ async def test_meaning_is_measured_against_the_other_texts(either: SearchableArc
     cosines = rows @ question / np.linalg.norm(rows, axis=1) / np.linalg.norm(question)
     assert usual != found
     assert (found.mean, found.deviation) == pytest.approx((cosines.mean(), cosines.std(ddof=1)), abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.oldest_postgres
+async def test_an_answer_says_nothing_of_what_is_outside_the_scope(
+    either: SearchableArchive, mode: SearchMode
+) -> None:
+    """Neither the texts of others nor their number show in it: each score is the same to the last digit."""
+    scope = Scope("shop", utc("2026-02-01T00:00:00Z"))
+
+    async def answer() -> list[SearchHit]:
+        found = await either.ask.search(
+            "memory limit of zebra-7", mode=mode, flat=True, limit=60, scope=scope
+        )
+        assert {hit.record.namespace for hit in found.hits} == {"shop"}
+        return list(found.hits)
+
+    mine = [said("act", f"{'memory ' * (n % 4)}word{n}", name=f"o{n}", namespace="shop") for n in range(40)]
+    await either.put(*mine)
+    before = await answer()
+    for metadata in (
+        {"namespace": "bank"},
+        {"namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z"},
+    ):
+        texts = [f"the memory limit of zebra-{n % 9} word{n}" for n in range(60)]
+        await either.put(*(said("act", text, **metadata) for text in texts))
+        same = [{**body, "metadata": {**body["metadata"], **metadata, "uid": _uid()}} for body in mine]
+        await either.put(*same)
+        assert await answer() == before, metadata
+
+
+def _uid() -> str:
+    return str(uuid.uuid4())
 
 
 async def _texts(archive: SearchableArchive) -> list[str]:

@@ -34,9 +34,12 @@ class NearestInMeaning:
             raise EmbedderUnavailableError(f"the question had no vector within {seconds:g} s") from None
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)
 
-    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
+    async def similarities(
+        self, criteria: Criteria, vector: Vector, text_hashes: Sequence[bytes]
+    ) -> Similarities:
         """Return how near a question is to texts, and to others that are picked at random.
 
-        ``vector`` is that of the question. Raises TransientError if PostgreSQL can't serve.
+        If the criteria name a namespace, the others are of this namespace, too. ``vector`` is that of the
+        question. Raises TransientError if PostgreSQL can't serve.
         """
-        return await self._nearest.similarities(vector, text_hashes)
+        return await self._nearest.similarities(criteria, vector, text_hashes)

@@ -48,7 +48,9 @@ class Meaning(Protocol):
     async def nearest(
         self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
     ) -> Near: ...
-    async def similarities(self, vector: "Vector", text_hashes: Sequence[bytes]) -> Similarities: ...
+    async def similarities(
+        self, criteria: Criteria, vector: "Vector", text_hashes: Sequence[bytes]
+    ) -> Similarities: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +133,12 @@ class Searcher:
         if isinstance(worded, InvalidQueryError) and not isinstance(near, DataStorageError):
             worded = []  # the question has no words to search for, but it has a meaning
         try:
-            return await self._fused(value_or_raise(near), value_or_raise(worded), depth)
+            return await self._fused(value_or_raise(near), value_or_raise(worded), criteria, depth)
         except DataStorageError as error:
             # Words alone are enough; if they can't be searched either, that error is the answer.
             return await self._by_words(value_or_raise(worded), depth, str(error))
 
-    async def _fused(self, near: Near, worded: Sequence[Match], depth: int) -> _Found:
+    async def _fused(self, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int) -> _Found:
         """Return the records that either search found.
 
         Records that the clues of the question single out come first, even where many others are near in
@@ -146,7 +148,7 @@ class Searcher:
         known = {match.text_hash for match in near.matches}
         others = {match.text_hash for match in worded if match.text_hash is not None} - known
         answers = await asyncio.gather(
-            self._meaning.similarities(near.vector, list(others)),
+            self._meaning.similarities(criteria, near.vector, list(others)),
             self._incidents([*near.matches, *worded]),
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )

@@ -111,7 +111,17 @@ _BACKGROUND: Final = """
         SELECT 1 - (embedding OPERATOR({pgvector}.<=>) $1) AS similarity
         FROM datastorage.embeddings_{id:d} ORDER BY text_hash LIMIT {texts:d}) AS some_texts
 """
+# The same of given texts, which are in the order of their hashes.
+_BACKGROUND_OF: Final = """
+    SELECT count(*) AS texts, avg(similarity) AS mean, stddev_samp(similarity) AS deviation FROM (
+        SELECT 1 - distance AS similarity FROM unnest($2::bytea[]) AS given (text_hash) CROSS JOIN LATERAL (
+            SELECT embedding OPERATOR({pgvector}.<=>) $1 AS distance
+            FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash LIMIT 1) AS known
+        LIMIT {texts:d}) AS some_texts
+"""
 _SAMPLE: Final = 200
+# The texts of a namespace are those of this many of its newest records of each kind.
+_SAMPLED_RECORDS: Final = 2_000
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
 # enough, since the answer is sorted.
 WALKING: Final = (
@@ -176,18 +186,39 @@ class Nearest:
             found = await self._search(number, criteria, given, limit, per_text)
             return Near(found, vector, is_all=len(found) < limit)
 
-    async def similarities(self, vector: Vector, text_hashes: Sequence[bytes]) -> Similarities:
-        """Return how near a question is to texts, and to others that are picked at random."""
+    async def similarities(
+        self, criteria: Criteria, vector: Vector, text_hashes: Sequence[bytes]
+    ) -> Similarities:
+        """Return how near a question is to texts, and to others that are picked at random.
+
+        If the criteria name a namespace, the others are of this namespace, too: who may read no other one
+        could otherwise compute from the scores what the texts there are about.
+        """
         given = pgvector.Vector(vector)
         with self._refusals_pass():
             await self._check_schema()
+            others = None if criteria.namespace is None else await self._some_hashes(criteria)
             async with reading(self._vectors, chain=VECTORS) as connection:
                 number, pgvector_schema = await self._number(connection), connection.vector_schema
-                sql = _BACKGROUND.format(id=number, pgvector=pgvector_schema, texts=_SAMPLE)
-                sample = await connection.fetchrow(sql, given)
+                sql = (_BACKGROUND if others is None else _BACKGROUND_OF).format(
+                    id=number, pgvector=pgvector_schema, texts=_SAMPLE
+                )
+                sample = await connection.fetchrow(sql, given, *([] if others is None else [others]))
                 sql, hashes = _NEAREST_OF.format(id=number, pgvector=pgvector_schema), list(text_hashes)
                 rows = await connection.fetch(sql, hashes, given, len(hashes)) if hashes else []
         return Similarities({row["text_hash"]: 1.0 - row["distance"] for row in rows}, _background(sample))
+
+    async def _some_hashes(self, criteria: Criteria) -> list[bytes]:
+        """Return the hashes of texts in the namespace of the criteria, in their order.
+
+        The other conditions do not count, because texts of one action are nearer to each other than others.
+        The earliest time does: it may be the age of the namespace.
+        """
+        of_namespace = Criteria(namespace=criteria.namespace, since=criteria.since)
+        sql, arguments = _HASHES.of(of_namespace)
+        async with reading(self._archive, plan=plan_for(of_namespace)) as connection:
+            rows = await connection.fetch(sql, _SAMPLED_RECORDS, *arguments)
+        return sorted(row["text_hash"] for row in rows)
 
     @contextmanager
     def _refusals_pass(self) -> Iterator[None]:
