@@ -154,11 +154,12 @@ async def test_a_run_that_is_stopped_goes_on_later(archive: Archive, owned: Data
     class Stopping(SearchWords):
         writes = 0
 
-        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None:
-            await super().replace(table, words)
+        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int:
+            changed = await super().replace(table, words)
             Stopping.writes += 1
             if Stopping.writes == 3:
                 raise asyncio.CancelledError
+            return changed
 
     await archive.write(_records(20))
     await _make_old(owner)
@@ -183,10 +184,10 @@ async def test_rows_are_stored_meanwhile(archive: Archive, owned: Database, owne
     blocked, later = asyncio.Event(), _records(3)
 
     class Held(SearchWords):
-        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None:
+        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int:
             blocked.set()
             await archive.write(later)
-            await super().replace(table, words)
+            return await super().replace(table, words)
 
     done = await _run(owned, Held)
     assert blocked.is_set()
@@ -203,6 +204,25 @@ async def _add_unreadable(owner: Any) -> str:
         uid,
     )
     return uid
+
+
+async def test_only_what_a_run_has_changed_itself_is_counted(
+    archive: Archive, owned: Database, owner: Any
+) -> None:
+    """Another run is quicker with some rows, and the retention of a month takes others."""
+    runs: list[Reindex] = []
+
+    class Slow(SearchWords):
+        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int:
+            if not runs:
+                await owner.execute("DELETE FROM datastorage.audit_records WHERE uid = $1", words[0][0].uid)
+                runs.append(await _run(owned))
+            return await super().replace(table, words)
+
+    await archive.write(_records(10))
+    await _make_old(owner)
+    done = await _run(owned, Slow, Pace(chunk_rows=4))
+    assert (runs[0].progress.changed, done.progress.changed, await _old(owner)) == (19, 0, 0)
 
 
 async def test_a_row_that_can_not_be_read_is_named_and_holds_up_none(
@@ -223,10 +243,10 @@ async def test_a_run_waits_while_postgres_is_away(archive: Archive, owned: Datab
         is_away = True
         said: list[Mapping[str, str]] = []  # noqa: RUF012  # of this test
 
-        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None:
+        async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int:
             if Away.is_away:
                 raise TransientError("it has gone away")
-            await super().replace(table, words)
+            return await super().replace(table, words)
 
         async def probe(self) -> None:
             Away.said.append(work.away())

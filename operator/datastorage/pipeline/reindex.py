@@ -39,7 +39,7 @@ class Words(Protocol):
     async def count(self) -> int: ...
     async def rows(self, table: Table, after: RecordKey, limit: int) -> list[Row]: ...
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]: ...
-    async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None: ...
+    async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int: ...
 
 
 @dataclass
@@ -51,7 +51,7 @@ class ReindexProgress:
     total: int | None = None
     """Rows that there are; None until they are counted. Some may come while the run goes on."""
     changed: int = 0
-    """Rows that got their words."""
+    """Rows that got their words from this run."""
     skipped: int = 0
     """Rows that keep the words that they have."""
     skipped_named: list[str] = field(default_factory=list)
@@ -110,8 +110,8 @@ class Reindex:
 
     async def _replace(self, table: Table, keys: Sequence[RecordKey]) -> None:
         async def write(words: Sequence[tuple[RecordKey, str]]) -> None:
-            await self._words.replace(table, words)
-            self.progress.changed += len(words)
+            # Another run may have been quicker, and a row may be gone.
+            self.progress.changed += await self._words.replace(table, words)
 
         contents = await in_halves(
             self._postgres, partial(self._words.contents, table), keys, partial(self.progress.skip, table)

@@ -93,14 +93,17 @@ class SearchWords:
         """Return the contents of the rows that still exist, by their keys."""
         return await self._texts.contents(table, keys)
 
-    async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> None:
-        """Give old rows their words, in one transaction. A row that has them already stays as it is.
+    async def replace(self, table: Table, words: Sequence[tuple[RecordKey, str]]) -> int:
+        """Give old rows their words, in one transaction; return how many rows that were.
+
+        A row that has them already stays as it is.
 
         Raises RecordRefusedError when PostgreSQL refuses the words of at least one row; then none changes.
         """
         keys, texts = [key for key, _ in words], [text for _, text in words]
         async with self._database.connection() as connection:
-            await connection.execute(_UPDATE[table], *key_columns(keys), texts, SEARCH_VERSION)
+            done = await connection.execute(_UPDATE[table], *key_columns(keys), texts, SEARCH_VERSION)
+        return int(done.split()[-1])  # "UPDATE 200"
 
     async def probe(self) -> None:
         """Check that ``replace`` would succeed. Raises MissingRightsError if the role lacks a right."""
