@@ -16,6 +16,7 @@ from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.apiserved import Served, body, served
+from tests.support.archive import searchable
 from tests.support.loopheld import loop_held
 
 MOST_SECONDS = 0.05
@@ -139,4 +140,28 @@ async def test_no_commit_holds_the_loop(cloned: TestDatabase) -> None:
     with loop_held() as held:
         await archive.write(records)
     await database.close()
+    assert held.longest < MOST_SECONDS
+
+
+async def test_no_search_for_a_thousand_records_holds_the_loop(cloned: TestDatabase) -> None:
+    """Each way finds 2,000 hits, of which few are found by both."""
+    async with searchable(cloned) as archive:
+        for start in range(0, 4_000, 500):
+            bodies = [
+                audit_record(
+                    {
+                        **AUDIT_SPEC,
+                        "correlationID": f"rr-{n % 500}",
+                        "message": f"Node {n} is under pressure",
+                    },
+                    creationTimestamp=f"2026-03-05T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z",
+                )
+                for n in range(start, start + 500)
+            ]
+            await archive.put(*bodies)
+        await archive.ask.search("pressure")
+        gc.collect()
+        with loop_held() as held:
+            found = await archive.ask.search("node under pressure", limit=PAGE, flat=True)
+    assert len(found.hits) == PAGE
     assert held.longest < MOST_SECONDS

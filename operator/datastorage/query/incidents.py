@@ -27,16 +27,16 @@ def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused
     ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one only
     because of its incident says so in ``found_by``. The clues of a question lift nothing but their records.
     """
+    of_hits = [_incident(hit.match, incidents) for hit in found]
     best: dict[str | Place, float] = {}
-    for match in (hit.match for hit in found):
-        incident = _incident(match, incidents)
-        best[incident] = max(match.score, best.get(incident, match.score))
-    before = {match.place: rank for rank, match in enumerate(_ordered(hit.match for hit in found))}
-    after = _ordered(_lifted(hit.match, best[_incident(hit.match, incidents)]) for hit in found)
-    hits = {hit.match.place: hit for hit in found}
+    for incident, hit in zip(of_hits, found, strict=True):
+        best[incident] = max(hit.match.score, best.get(incident, hit.match.score))
+    matches = [_lifted(hit.match, best[incident]) for incident, hit in zip(of_hits, found, strict=True)]
+    # A hash of a place takes long, and there may be thousands of hits: from here on they are known by number.
+    before = {number: rank for rank, number in enumerate(_ordered([hit.match for hit in found]))}
     return [
-        replace(hits[match.place], match=match, found_by=_reasons(hits[match.place], rank, before))
-        for rank, match in enumerate(after)
+        _hit_of(found[number], matches[number], is_raised=rank < before[number])
+        for rank, number in enumerate(_ordered(matches))
     ]
 
 
@@ -62,13 +62,13 @@ def _incident(match: Match, incidents: Mapping[Place, str]) -> str | Place:
 
 
 def _lifted(match: Match, best: float) -> Match:
-    return replace(match, score=match.score + _LIFT * (best - match.score))
+    return match if best == match.score else replace(match, score=match.score + _LIFT * (best - match.score))
 
 
-def _reasons(hit: Fused, rank: int, before: Mapping[Place, int]) -> tuple[FoundBy, ...]:
-    is_raised = rank < before[hit.match.place]
-    return (*hit.found_by, FoundBy.INCIDENT) if is_raised else hit.found_by
+def _hit_of(hit: Fused, match: Match, *, is_raised: bool) -> Fused:
+    return Fused(match, (*hit.found_by, FoundBy.INCIDENT) if is_raised else hit.found_by)
 
 
-def _ordered(matches: Iterable[Match]) -> list[Match]:
-    return sorted(matches, key=Match.order)
+def _ordered(matches: Sequence[Match]) -> list[int]:
+    """Return the numbers of the matches, that of the best first."""
+    return sorted(range(len(matches)), key=lambda number: matches[number].order())

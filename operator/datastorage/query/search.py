@@ -17,7 +17,7 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.matches import Match, Near, Similarities, best_of_each_text
+from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.places import Place
 
@@ -153,7 +153,9 @@ class Searcher:
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
         similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
-        hits = _best(fuse(near.matches, worded, similarities), incidents)
+        fused = fuse(near.matches, worded, similarities)
+        await asyncio.sleep(0)  # of thousands of hits, each step takes some tens of milliseconds
+        hits = _best(fused, incidents)
         return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
 
     async def _incidents(self, matches: Sequence[Match]) -> Mapping[Place, str]:
@@ -234,8 +236,7 @@ def _depths(limit: int) -> Iterator[int]:
 
 
 def _best(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
-    hits = {hit.match: hit for hit in lifted(found, incidents)}
-    return [hits[match] for match in best_of_each_text(hits, _PER_TEXT)]
+    return list(first_of_each_text(lifted(found, incidents), lambda hit: hit.match, _PER_TEXT))
 
 
 def _text_of(hit: Fused) -> bytes:

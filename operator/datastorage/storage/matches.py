@@ -1,15 +1,17 @@
 """The results of a search before the records are read: the place of each record, and how well it matches."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # a search by words needs no vectors, and their libraries take long to load
     from datastorage.records.vector import Vector
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,16 @@ class Near:
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:
     """Return the matches, the best first, at most ``per_text`` of each text."""
+    return list(first_of_each_text(sorted(matches, key=Match.order), lambda match: match, per_text))
+
+
+def first_of_each_text(hits: Iterable[T], match_of: Callable[[T], Match], per_text: int) -> Iterator[T]:
+    """Yield the hits in their order, at most ``per_text`` of each text."""
     counts: Counter[bytes] = Counter()
-    best: list[Match] = []
-    for match in sorted(matches, key=Match.order):
-        if match.text_hash is not None and match.text_hash != NO_TEXT:
-            counts[match.text_hash] += 1
-            if counts[match.text_hash] > per_text:
+    for hit in hits:
+        text_hash = match_of(hit).text_hash
+        if text_hash is not None and text_hash != NO_TEXT:
+            counts[text_hash] += 1
+            if counts[text_hash] > per_text:
                 continue
-        best.append(match)
-    return best
+        yield hit
