@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from datastorage.assembly.queries import build_queries
+from datastorage.query.filters import SearchMode
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
@@ -164,4 +166,25 @@ async def test_no_search_for_a_thousand_records_holds_the_loop(cloned: TestDatab
         with loop_held() as held:
             found = await archive.ask.search("node under pressure", limit=PAGE, flat=True)
     assert len(found.hits) == PAGE
+    assert held.longest < MOST_SECONDS
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "\ufdfa" * MAX_QUESTION_CHARACTERS,
+        "".join(chr(0x4E00 + n) for n in range(MAX_QUESTION_CHARACTERS)),
+        " ".join(f"a{n}" for n in range(2_700)),
+        ('a & !b | (c <-> d):* -"e f" ' * 600)[:MAX_QUESTION_CHARACTERS],
+    ],
+    ids=["forms", "pairs", "identifiers", "marks"],
+)
+async def test_no_question_is_too_long_for_the_loop(filled: TestDatabase, question: str) -> None:
+    database = Database(filled.service_url, pool_size=2)
+    queries = build_queries(database)
+    await queries.search("moved", mode=SearchMode.TEXT)
+    gc.collect()
+    with loop_held() as held:
+        await queries.search(question, mode=SearchMode.TEXT)
+    await database.close()
     assert held.longest < MOST_SECONDS

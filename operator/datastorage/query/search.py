@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -36,6 +36,8 @@ _FURTHER: Final = 10
 _MAX_DEPTH: Final = 2_000
 # A search by both waits no longer than this for the vector of a question; then it uses words alone.
 _EMBEDDING_SECONDS: Final = 3.0
+# Characters of a question that is read in the event loop, in a few milliseconds.
+_SHORT: Final = 500
 # Records with the same text, or of the same incident, are counted up to _MAX_COUNT, and up to _MAX_COUNTED
 # over all texts and incidents of an answer.
 _MAX_COUNT: Final = 1_000
@@ -174,7 +176,7 @@ class Searcher:
                 "a search by meaning needs vectors, but DATASTORAGE_EMBEDDING_PROVIDER is none: "
                 "search by words instead (mode text)"
             )
-        asked, excluded = without_excluded(question)
+        asked, excluded = await _read(question, without_excluded)
         near = await self._meaning.nearest(
             asked,
             criteria,
@@ -189,7 +191,8 @@ class Searcher:
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
 
     async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
-        matches = await self._full_text.find(criteria, wording(question), limit=limit, per_text=_PER_TEXT)
+        words = await _read(question, wording)
+        matches = await self._full_text.find(criteria, words, limit=limit, per_text=_PER_TEXT)
         if matches is None:
             raise InvalidQueryError(
                 "the question has only words that are in every text, such as 'the' and 'what': add others"
@@ -233,6 +236,14 @@ def _depths(limit: int) -> Iterator[int]:
     yield depth
     if depth < _MAX_DEPTH:
         yield min(_FURTHER * depth, _MAX_DEPTH)
+
+
+async def _read(question: str, read: Callable[[str], T]) -> T:
+    """Return the result of reading a question, in a thread of its own if the question is long.
+
+    One of the greatest length can take a quarter of a second.
+    """
+    return read(question) if len(question) <= _SHORT else await asyncio.to_thread(read, question)
 
 
 def _best(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
