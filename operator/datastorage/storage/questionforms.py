@@ -32,7 +32,7 @@ _FORMS: Final = ShapedStatement(f"""
     forms AS MATERIALIZED (
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
-    SELECT form::text AS form, coalesce(synonyms, '{{}}') AS synonyms, rows, synonym_rows, sampled,
+    SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
