@@ -26,9 +26,9 @@ async def test_a_group_of_the_file_finds_a_record(workbench: Workbench, tmp_path
     def ask() -> list[dict[str, Any]]:
         stored = api.post("/store/remediation", body)
         assert stored.status == 201, stored.content
-        answer = api.get("/query/semantic", query="who pressed the green button?", mode="text")
+        answer = api.get("/query/semantic", q="who pressed the green button?", mode="text")
         assert answer.status == 200, answer.content
-        found: list[dict[str, Any]] = answer.json["results"]
+        found: list[dict[str, Any]] = answer.json["items"]
         return found
 
     [hit] = await asyncio.to_thread(ask)

@@ -149,6 +149,13 @@ async def test_a_phrase_counts_like_a_word(records: _Records) -> None:
     assert by_phrase["the pv is lost now"] > by_phrase["persistent volume lost now"]
 
 
+async def test_a_phrase_whose_words_stand_apart_counts_nothing(records: _Records) -> None:
+    apart, plain = "cert blue red drum blue red drum", "cert red red red red red red"
+    await records.put(apart, plain, *(f"filler {n}" for n in range(40)))
+    found = await records.scores("certificate", (("certificate", "cert", "blue drum"),))
+    assert found[apart] == found[plain]
+
+
 async def test_in_a_large_archive_a_rare_synonym_finds_records_of_its_own(records: _Records) -> None:
     await records.put(
         "old: OOMKilled", *(f"memory of pod {n}" for n in range(60)), *(f"filler {n}" for n in range(60))

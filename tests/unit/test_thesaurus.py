@@ -1,15 +1,19 @@
 """The thesaurus: what a file may say, and what the operator is told if it says something else."""
 
+import re
 from pathlib import Path
+from typing import Final
 
 import pytest
+import yaml
 
 from datastorage.errors import ConfigurationError
 from datastorage.settingsgroups import ThesaurusSettings
 from datastorage.thesaurus.document import MAX_GROUPS, MAX_MEMBERS, MAX_WORDS, parse
 from datastorage.thesaurus.loading import load_groups
 
-_KNOWN = ("certificate", "tls")
+_GUIDES: Final = Path(__file__).parents[2] / "docs" / "guide"
+_KNOWN: Final = ("certificate", "tls")
 
 
 def _of(file: Path, *, enabled: bool = True) -> list[tuple[str, ...]]:
@@ -38,6 +42,29 @@ def test_a_file_adds_replaces_and_leaves_out_groups(file: Path) -> None:
 def test_a_file_may_leave_out_all_groups_of_the_program(file: Path) -> None:
     file.write_text('builtin = false\n[groups]\ncart = ["cart", "basket"]\n')
     assert _of(file) == [("cart", "basket")]
+
+
+def test_the_files_of_the_guides_are_right(file: Path) -> None:
+    """That of the section on synonyms is taken, and is mounted where its setting says."""
+    asking = (_GUIDES / "asking.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```toml\n(.*?)```", asking, re.DOTALL)
+    file.write_text(text)
+    before, after = load_groups(ThesaurusSettings()), _of(file)
+    assert len(set(after) - set(before)) == 3
+    assert len(set(before) - set(after)) == 2
+
+    install = (_GUIDES / "install.md").read_text(encoding="utf-8")
+    section = install.partition("## Synonyms of your own\n")[2].partition("\n## ")[0]
+    kustomization, values = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    files, settings = kustomization["configMapGenerator"]
+    pod = yaml.safe_load(kustomization["patches"][0]["patch"])["spec"]["template"]["spec"]
+    [setting] = settings["literals"]
+    path = setting.removeprefix("DATASTORAGE_THESAURUS_FILE=")
+    mounts, volumes = pod["containers"][0]["volumeMounts"], pod["volumes"]
+    assert values["settings"] == {"DATASTORAGE_THESAURUS_FILE": path}
+    assert (values["extraVolumeMounts"], values["extraVolumes"]) == (mounts, volumes)
+    assert f"{mounts[0]['mountPath']}/{files['files'][0]}" == path
+    assert volumes[0]["configMap"]["name"] == files["name"]
 
 
 def test_an_empty_file_changes_nothing(file: Path) -> None:

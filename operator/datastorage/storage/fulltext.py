@@ -1,7 +1,7 @@
 """Search by words: finds records that contain words of a question, among those that meet the criteria.
 
 Few records contain all words of a question in plain language. So one word is enough, and the ranking decides:
-records with more words of the question, and with rarer ones, come first.
+records with more words of the question, and with rarer ones, come first. A synonym counts in place of a word.
 """
 
 import asyncio
@@ -144,7 +144,10 @@ class FullText:
         limits: RankLimits = RankLimits(),
         clue_limits: ClueLimits = ClueLimits(),
     ) -> None:
-        """``database`` is that of the records. Its role need only have the right to read them."""
+        """``database`` is that of the records. Its role need only have the right to read them.
+
+        ``synonyms`` are groups of words and phrases that mean the same.
+        """
         self._database = database
         self._forms = QuestionForms(synonyms)
         self._limits = limits
@@ -156,8 +159,8 @@ class FullText:
         """Return the records that match best, at most ``per_text`` of each text.
 
         The score is the part of the question's words that a record has, each counted by how rare it is, and
-        the less the longer the record is. Returns None when the question has only words that are in every
-        text ("the", "what").
+        the less the longer the record is. A synonym of a word counts a little less than the word. Returns
+        None when the question has only words that are in every text ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
         answers = await asyncio.gather(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
@@ -117,14 +117,14 @@ async def _stems(connection: Session, words: Sequence[str]) -> dict[str, str]:
 
 def _form(row: Any) -> Form:
     rows, synonym_rows, sampled = row["rows"], row["synonym_rows"], row["sampled"]
-    weight, of_synonyms = _weight(rows, sampled), _weight(synonym_rows, sampled)
-    return Form(
-        row["form"],
-        rows / max(sampled, 1),
-        weight,
-        row["synonyms"],
-        synonym_rows / max(sampled, 1),
-        _SYNONYM * min(weight, _RARE_ENOUGH * of_synonyms),
+    form = Form(row["form"], rows / max(sampled, 1), _weight(rows, sampled))
+    if not row["synonyms"]:
+        return form
+    return replace(
+        form,
+        synonyms=row["synonyms"],
+        synonym_share=synonym_rows / max(sampled, 1),
+        synonym_weight=_SYNONYM * min(form.weight, _RARE_ENOUGH * _weight(synonym_rows, sampled)),
     )
 
 
