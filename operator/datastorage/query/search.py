@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
-from datastorage.query.fusion import Fused, fuse
+from datastorage.query.fusion import Fused, Scale, fuse
 from datastorage.query.incidents import lifted, page_of
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
@@ -73,11 +73,14 @@ class Searcher:
         meaning: Meaning | None,
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
+        scale: Scale = Scale(),
     ) -> None:
         """Without ``meaning``, there is no search by it.
 
-        A search by both waits at most ``embedding_seconds`` for the vector of a question.
+        A search by both waits at most ``embedding_seconds`` for the vector of a question. In its ranking,
+        ``scale`` says what words are worth.
         """
+        self._scale = scale
         self._embedding_seconds = embedding_seconds
         self._reader = reader
         self._full_text = full_text
@@ -150,7 +153,7 @@ class Searcher:
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
         similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
-        hits = _best(fuse(near.matches, worded, similarities), incidents)
+        hits = _best(fuse(near.matches, worded, similarities, self._scale), incidents)
         is_all = max(len(near.matches), len(worded)) < depth
         return _Found(SearchMode.HYBRID, hits, incidents, is_all)
 
