@@ -4,19 +4,22 @@ Every record of the labelled set is stored as the operator stores it (text, embe
 question is asked as ``datastorage search`` asks it, and for hybrid also with ``--flat``, which shows what it
 costs that a page has few records of each incident. nDCG@10 and recall@10 are means over the questions of
 each part of the set, and of each class. The exit code is 1 where hybrid is worse than meaning or words alone,
-beyond what the choice of questions explains.
+beyond what the choice of questions explains. ``--choose`` shows instead how the scale of words in the ranking
+was chosen (query/fusion.py): with the first part alone.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
+import statistics
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 from rich.console import Console
@@ -24,6 +27,7 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
+from benchmarks.search.choosing import FOLDS, Choice, choose
 from benchmarks.search.dataset import (
     LabelledRecord,
     Part,
@@ -32,24 +36,32 @@ from benchmarks.search.dataset import (
     load_questions,
     load_records,
 )
-from benchmarks.search.measures import graded_recall_at, ndcg_at
+from benchmarks.search.measures import graded_recall_at, interval_of_mean, ndcg_at
 from benchmarks.search.quality import ALL, Asked, Quality, qualities_of, where_hybrid_is_worse
-from datastorage.assembly.searching import queries_of
+from datastorage.assembly.searching import by_meaning, queries_of
 from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
 from datastorage.errors import InvalidQueryError
-from datastorage.query.filters import SearchMode
+from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.fusion import Scale
 from datastorage.query.questions import ArchiveQueries
+from datastorage.query.search import Searcher
+from datastorage.query.searchresult import SearchResult
 from datastorage.records.vectorwrite import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.synonyms import Groups
 from datastorage.thesaurus.loading import load_groups
 from harness.minilm import DIMENSION, NAME
 from harness.modelserver import EmbeddingsServer
 from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
+
+T = TypeVar("T")
 
 _AT: Final = 10
 _BATCH: Final = 100
@@ -57,6 +69,13 @@ _KINDS: Final = {kind.kind: kind for kind in (AUDIT_RECORD, ACTION_TRACE)}
 _FIRST_CREATED: Final = datetime(2026, 3, 1, tzinfo=UTC)
 _WAYS: Final = (*((mode, False) for mode in SearchMode), (SearchMode.HYBRID, True))
 """Each mode, and whether the answer is a plain list."""
+_SCALES: Final = [
+    Scale(all_words, power)
+    for power, all_words in itertools.product(
+        (1.0, 1.5, 2.0), (1.5, 2.5, 3.5, 4.5, 6.0, 8.0, 10.0, 12.0, 15.0)
+    )
+]
+"""Those among which one is chosen."""
 _KEY: Final = "a-key-for-the-benchmark"
 
 
@@ -68,10 +87,17 @@ def main() -> int:
         "--worst", type=int, default=0, metavar="N", help="show the N worst questions of hybrid"
     )
     parser.add_argument("--no-thesaurus", action="store_true", help="search without synonyms")
+    parser.add_argument(
+        "--choose", action="store_true", help="show how the scale of words was chosen, and do nothing else"
+    )
     options = parser.parse_args()
-    thesaurus = ThesaurusSettings(enabled=not options.no_thesaurus)
+    models = options.model or ["wordllama", "minilm"]
+    synonyms = load_groups(ThesaurusSettings(enabled=not options.no_thesaurus))
     try:
-        asked = asyncio.run(_measure(options.model or ["wordllama", "minilm"], thesaurus))
+        if options.choose:
+            _print_choice(asyncio.run(_figures_of_scales(models, synonyms)))
+            return 0
+        asked = asyncio.run(_measure(models, synonyms))
     except BenchmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -86,26 +112,72 @@ def main() -> int:
     return 1 if worse else 0
 
 
-async def _measure(models: Sequence[str], thesaurus: ThesaurusSettings) -> list[Asked]:
+async def _measure(models: Sequence[str], synonyms: Groups) -> list[Asked]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
+
+    async def ask(model: str, store: Store, ids: Mapping[str, str]) -> list[Asked]:
+        queries = queries_of(store, synonyms=synonyms)
+        return [
+            await _ask(queries, model, mode, question, ids, flat=flat)
+            for mode, flat in _WAYS
+            for question in questions
+        ]
+
+    return list(itertools.chain.from_iterable(await _with_each(models, records, ask)))
+
+
+async def _figures_of_scales(models: Sequence[str], synonyms: Groups) -> dict[Scale, list[float]]:
+    """Return the nDCG of each question of the first part with each scale: the mean over the models."""
+    records = load_records()
+    questions = [question for question in load_questions(records) if question.part is Part.FIRST]
+    say(f"{len(records)} records, {len(questions)} questions, {len(_SCALES)} scales")
+
+    async def ask(model: str, store: Store, ids: Mapping[str, str]) -> list[list[float]]:
+        assert store.vectors is not None, "_fill has checked it"
+        reader = ArchiveReader(store.database)
+        full_text = FullText(store.database, synonyms=synonyms)
+        meaning = by_meaning(store.database, store.vectors.embedder)
+        criteria = Filter().criteria()
+        rows = []
+        for scale in _SCALES:
+            searcher = Searcher(reader, full_text, meaning, scale=scale)
+            rankings = [
+                await _ranking(searcher.search(each.text, criteria, mode=SearchMode.HYBRID, limit=_AT), ids)
+                for each in questions
+            ]
+            rows.append([ndcg_at(_AT, *each) for each in zip(rankings, _labels(questions), strict=True)])
+            say(f"{model}, {scale}: {statistics.fmean(rows[-1]):.4f}")
+        return rows
+
+    of_models = await _with_each(models, records, ask)
+    return {
+        scale: [statistics.fmean(figures) for figures in zip(*rows, strict=True)]
+        for scale, *rows in zip(_SCALES, *of_models, strict=True)
+    }
+
+
+def _labels(questions: Sequence[Question]) -> list[Mapping[str, int]]:
+    return [question.relevant for question in questions]
+
+
+async def _with_each(
+    models: Sequence[str],
+    records: Sequence[LabelledRecord],
+    ask: Callable[[str, Store, Mapping[str, str]], Awaitable[T]],
+) -> list[T]:
+    """Store the records with each model, and ask; ``ask`` gets the labels' ids by uid."""
+    answers: list[T] = []
     with PostgresServer() as server:
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
-        asked: list[Asked] = []
         for model in models:
             database = await databases.clone()
             async with _store(model, database.service_url) as store:
                 say(f"storing the records with {model}")
-                ids = await _fill(store, records)
-                queries = queries_of(store, synonyms=load_groups(thesaurus))
-                asked += [
-                    await _ask(queries, model, mode, question, ids, flat=flat)
-                    for mode, flat in _WAYS
-                    for question in questions
-                ]
-        return asked
+                answers.append(await ask(model, store, await _fill(store, records)))
+    return answers
 
 
 @asynccontextmanager
@@ -170,14 +242,7 @@ async def _ask(
 ) -> Asked:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    try:
-        result = await queries.search(question.text, mode=mode, limit=_AT, flat=flat)
-        ranking = [ids[hit.record.uid] for hit in result.hits]
-    except InvalidQueryError:  # a question may have only words that are in every text
-        ranking = []
-    else:
-        if result.degraded:
-            raise BenchmarkError(f"the search was degraded: {result.degraded}")
+    ranking = await _ranking(queries.search(question.text, mode=mode, limit=_AT, flat=flat), ids)
     return Asked(
         model, mode, question,
         ndcg_at(_AT, ranking, question.relevant),
@@ -185,6 +250,17 @@ async def _ask(
         loop.time() - started,
         flat,
     )  # fmt: skip
+
+
+async def _ranking(search: Awaitable[SearchResult], ids: Mapping[str, str]) -> list[str]:
+    """Return the ids of what a search finds. Raises BenchmarkError if it was degraded."""
+    try:
+        result = await search
+    except InvalidQueryError:  # a question in a language without spaces may have no words, say
+        return []
+    if result.degraded:
+        raise BenchmarkError(f"the search was degraded: {result.degraded}")
+    return [ids[hit.record.uid] for hit in result.hits]
 
 
 def _print(qualities: Sequence[Quality]) -> None:
@@ -204,6 +280,28 @@ def _print(qualities: Sequence[Quality]) -> None:
                     f"{hybrid.median_ms:.1f}",
                 )  # fmt: skip
         console.print(table)
+
+
+def _print_choice(figures: Mapping[Scale, Sequence[float]]) -> None:
+    choice: Choice[Scale] = choose(figures)
+    table = Table("power", "all words", f"nDCG@{_AT}, first part", f"chosen in folds of {FOLDS}", box=None)
+    for scale, values in figures.items():
+        mark = " (in use)" if scale == Scale() else ""
+        chosen = str(choice.of_folds[scale] or "") + (" (best)" if scale == choice.best else "")
+        table.add_row(
+            f"{scale.power:g}", f"{scale.all_words:g}{mark}", f"{statistics.fmean(values):.4f}", chosen
+        )
+    Console(width=110 if not sys.stdout.isatty() else None).print(table)
+    in_use = figures[Scale()]
+    print(f"of a choice made in this way: {statistics.fmean(choice.held_out):.4f}")
+    for power in dict.fromkeys(scale.power for scale in figures):
+        best = max(
+            (scale for scale in figures if scale.power == power),
+            key=lambda scale: statistics.fmean(figures[scale]),
+        )
+        pairs = zip(in_use, figures[best], strict=True)
+        low, high = interval_of_mean([ours - theirs for ours, theirs in pairs])
+        print(f"the one in use minus the best of power {power:g}: {low:+.4f} to {high:+.4f}")
 
 
 def _print_worst(asked: Sequence[Asked], count: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.query.fusion import Fused, fuse
+from datastorage.query.fusion import Fused, Scale, fuse
 from datastorage.query.searchresult import FoundBy
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.matches import Background, Match, Similarities
@@ -15,7 +15,7 @@ from datastorage.storage.places import Place
 
 BACKGROUND = Background(0.1, 0.08)
 KEY = RecordKey("a", 1, datetime(2026, 3, 5, tzinfo=UTC), b"1")
-ALL_WORDS = 0.013  # a record of some fifty words that has each word of the question once
+ALL_WORDS = 0.01  # a record of some 65 words that has each word of the question once
 cosines = st.floats(-1, 1)
 shares = st.floats(0, 0.1)
 
@@ -61,6 +61,31 @@ def test_a_text_that_is_very_far_is_no_worse_than_one_picked_at_random() -> None
     """Where most texts are about one thing, others are further away than words could make up for."""
     found = fused({"near": 0.6}, {"far": ALL_WORDS, "random": ALL_WORDS}, {"far": -0.9, "random": 0.1})
     assert found["far"].match.score == found["random"].match.score
+
+
+def test_a_few_words_are_worth_less_than_a_nearer_meaning() -> None:
+    """All words are worth six standard deviations: in proportion, a third of them would be worth two."""
+    third = ALL_WORDS / 3
+    found = fused({"near": 0.25}, {"few": third, "all": ALL_WORDS}, {"few": 0.1, "all": 0.1})
+    scores = {name: each.match.score for name, each in found.items()}
+    assert sorted(scores, key=lambda name: -scores[name]) == ["all", "near", "few"]
+
+
+@given(shares, st.floats(0, 1))
+def test_a_part_of_the_words_is_worth_no_more_than_that_part_of_them_all(share: float, part: float) -> None:
+    scale = Scale()
+    assert scale.deviations(part * share) <= part * scale.deviations(share) + 1e-12
+    assert scale.deviations(share / 2) < scale.deviations(share) / 2 or share < 1e-9
+
+
+def test_another_scale_gives_another_order() -> None:
+    near, worded = [match("near", 0.35)], [match("words", ALL_WORDS / 2)]
+    similarities = Similarities({b"words": 0.1}, BACKGROUND)
+    best = {
+        scale: max(fuse(near, worded, similarities, scale), key=lambda each: each.match.score)
+        for scale in (Scale(all_words=6, power=1.5), Scale(all_words=8, power=1), Scale(all_words=12))
+    }
+    assert [each.match.place.key.uid for each in best.values()] == ["near", "words", "words"]
 
 
 @given(cosines, cosines, shares, shares)

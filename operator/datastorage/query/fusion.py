@@ -10,10 +10,11 @@ absolute scale, on which one question can be compared with another, and one mode
 - **Words.** The weight of a word is the information in it, the logarithm of how rare it is (the weight of
   BM25). A record's share is the part of the information in all words of the question that it has. A word that
   is in no record counts among all, so a record with the only known word of five is not taken for a good one.
-  The factor says how many standard deviations that is worth.
+  ``Scale`` says how many standard deviations a share is worth. Half of it is worth less than half as much: a
+  few words of a question are in many records that mean something else, all of them in hardly any.
 
 A record that has all words of a question is thus ahead of one that has none of them, unless that one is
-nearer in meaning by some standard deviations.
+nearer in meaning by some standard deviations. More of either never makes a record worse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +25,29 @@ from datastorage.query.searchresult import FoundBy
 from datastorage.storage.matches import Background, Match, Similarities
 from datastorage.storage.places import Place
 
-# How many standard deviations of meaning a record is worth that has all words of the question. Measured with
-# benchmarks/search and the model wordllama: anything from 275 to 450 is equally good. PostgreSQL's rank of a
-# record with a word is about 0.06, divided by the logarithm of its length: with all words it is worth 3 or 4.
-_WORDS: Final = 350.0
+# The share of a record of some 65 words that has each word of the question once. PostgreSQL's rank of a
+# record with a word is about 0.06, divided by the logarithm of its length.
+_ALL_WORDS: Final = 0.01
 # The sums become numbers below 1, in the same order: this one becomes one half.
 _SPREAD: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the words of a record are worth beside its meaning.
+
+    The defaults were chosen with ``python -m benchmarks.search --choose``.
+    """
+
+    all_words: float = 6.0
+    """How many standard deviations of meaning a record of some 65 words is worth that has all words of the
+    question, each of them once."""
+    power: float = 1.5
+    """The power of the share of the words: with 2, half of it is worth a quarter. At least 1."""
+
+    def deviations(self, share: float) -> float:
+        """Return what a record with this share of the words is worth, in standard deviations of meaning."""
+        return self.all_words * float((share / _ALL_WORDS) ** self.power)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +59,9 @@ class Fused:
     found_by: tuple[FoundBy, ...]
 
 
-def fuse(near: Sequence[Match], worded: Sequence[Match], similarities: Similarities) -> list[Fused]:
+def fuse(
+    near: Sequence[Match], worded: Sequence[Match], similarities: Similarities, scale: Scale = Scale()
+) -> list[Fused]:
     """Return every record that either search found, in no particular order.
 
     ``similarities`` are those of the texts that words alone have found. A text that is neither among them nor
@@ -52,7 +72,7 @@ def fuse(near: Sequence[Match], worded: Sequence[Match], similarities: Similarit
     by_meaning = {match.place: match for match in near}
     by_words = {match.place: match for match in worded}
     return [
-        _fused(place, by_meaning.get(place), by_words.get(place), known, similarities.background)
+        _fused(place, by_meaning.get(place), by_words.get(place), known, similarities.background, scale)
         for place in by_meaning | by_words
     ]
 
@@ -63,6 +83,7 @@ def _fused(
     worded: Match | None,
     similarities: Mapping[bytes, float],
     background: Background,
+    scale: Scale,
 ) -> Fused:
     match = worded or near
     assert match is not None, place
@@ -70,7 +91,7 @@ def _fused(
     # Where most of the texts are about the question, one that is not would be very far away. It is still no
     # worse than one about which nothing is known.
     meaning = 0.0 if similarity is None else max(0.0, background.deviations(similarity))
-    words = 0.0 if worded is None else _WORDS * worded.score
+    words = 0.0 if worded is None else scale.deviations(worded.score)
     score = (meaning + words) / (meaning + words + _SPREAD)
     ways = {FoundBy.MEANING: near, FoundBy.WORDS: worded}
     found_by = tuple(way for way, found in ways.items() if found is not None)

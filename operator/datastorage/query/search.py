@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
-from datastorage.query.fusion import Fused, fuse
+from datastorage.query.fusion import Fused, Scale, fuse
 from datastorage.query.incidents import lifted, page_of
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
@@ -78,11 +78,14 @@ class Searcher:
         meaning: Meaning | None,
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
+        scale: Scale = Scale(),
     ) -> None:
         """Without ``meaning``, there is no search by it.
 
-        A search by both waits at most ``embedding_seconds`` for the vector of a question.
+        A search by both waits at most ``embedding_seconds`` for the vector of a question. In its ranking,
+        ``scale`` says what words are worth.
         """
+        self._scale = scale
         self._embedding_seconds = embedding_seconds
         self._reader = reader
         self._full_text = full_text
@@ -155,7 +158,7 @@ class Searcher:
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
         similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
-        fused = fuse(near.matches, worded, similarities)
+        fused = fuse(near.matches, worded, similarities, self._scale)
         await asyncio.sleep(0)  # of thousands of hits, each step takes some tens of milliseconds
         hits = _best(fused, incidents)
         return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
