@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,9 +46,8 @@ from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
 from datastorage.thesaurus.loading import load_groups
-from harness.minilm import DIMENSION, NAME
-from harness.modelserver import EmbeddingsServer
 from harness.objects import served
+from harness.onnxmodel import minilm_folder
 from harness.postgres import PostgresServer, TestDatabases
 
 _AT: Final = 10
@@ -57,7 +56,6 @@ _KINDS: Final = {kind.kind: kind for kind in (AUDIT_RECORD, ACTION_TRACE)}
 _FIRST_CREATED: Final = datetime(2026, 3, 1, tzinfo=UTC)
 _WAYS: Final = (*((mode, False) for mode in SearchMode), (SearchMode.HYBRID, True))
 """Each mode, and whether the answer is a plain list."""
-_KEY: Final = "a-key-for-the-benchmark"
 
 
 def main() -> int:
@@ -110,21 +108,13 @@ async def _measure(models: Sequence[str], thesaurus: ThesaurusSettings) -> list[
 
 @asynccontextmanager
 async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
-    async with AsyncExitStack() as stack:
-        database, embedding = DatabaseSettings(url=SecretStr(database_url)), EmbeddingSettings()
-        if model == "minilm":
-            server = await stack.enter_async_context(EmbeddingsServer(key=_KEY))
-            embedding = EmbeddingSettings(
-                provider="openai",
-                url=server.url,
-                model=NAME,
-                dimensions=DIMENSION,
-                api_key=SecretStr(_KEY),
-                timeout_seconds=300.0,
-                batch_size=32,
-            )
-        settings = Settings(database=database, embedding=embedding)
-        yield await stack.enter_async_context(open_store(settings, writable=True))
+    embedding = EmbeddingSettings()
+    if model == "minilm":
+        folder = await asyncio.to_thread(minilm_folder)
+        embedding = EmbeddingSettings(provider="onnx", model_dir=str(folder), timeout_seconds=300.0)
+    settings = Settings(database=DatabaseSettings(url=SecretStr(database_url)), embedding=embedding)
+    async with open_store(settings, writable=True) as store:
+        yield store
 
 
 async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, str]:
@@ -135,7 +125,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     await vectors.embedder.probe()
     writer = build_writer(store, on_pending=lambda: None)
     archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
-    # The vectors are made beforehand: a real model takes longer than the write path waits for an embedder.
+    # The vectors are made beforehand: those of a slow model would be pending at first.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
         timeout_seconds=None,

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     FOLLOWING = "Following"
     """The vectors are on another server, to which they are written after the rows."""
     IN_OUTBOX = "Owed"
-    """The vector is pending in the outbox. The reason from when the row was written is not known any more."""
+    """The vector is pending in the outbox after a failure. The reason from when the row was written is not
+    known any more."""
     DROPPED = "Dropped"
     """Somebody has given the vector up with ``datastorage outbox drop``."""
