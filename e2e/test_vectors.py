@@ -199,7 +199,7 @@ async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
 async def test_a_model_that_is_mounted_makes_its_vectors_in_the_background(
     workbench: Workbench, client: BulkClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = {"EMBEDDING_PROVIDER": "onnx", "EMBEDDING_MODEL_DIR": str(minilm_folder())}
+    model: dict[str, Any] = {"EMBEDDING_PROVIDER": "onnx", "EMBEDDING_MODEL_DIR": str(minilm_folder())}
     operator = workbench.start_operator(**model)
     messages = {
         "oom": "Raised the memory limit of checkout from 256Mi to 512Mi after repeated OOM kills",

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -78,7 +79,7 @@ class OnnxProvider:
         tokens = await self._in_thread(lambda _: self._loaded.tokenize(texts))
         for batch in self._batches([len(each) for each in tokens]):
             chosen = [tokens[index] for index in batch]
-            rows[batch] = await self._in_thread(lambda run, chosen=chosen: self._loaded.embed(chosen, run))
+            rows[batch] = await self._in_thread(partial(self._loaded.embed, chosen))
         return rows
 
     async def close(self) -> None:

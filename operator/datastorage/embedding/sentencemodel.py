@@ -207,7 +207,8 @@ class SentenceModel:
         if not self._folder.normalised:
             return rows
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.divide(rows, norms, out=np.zeros_like(rows), where=norms != 0)
+        scaled: Matrix = np.divide(rows, norms, out=np.zeros_like(rows), where=norms != 0)
+        return scaled
 
     def _refused(self, why: str) -> ConfigurationError:
         return ConfigurationError(f"{SETTING}: the model {self._folder.name} can't be used: {why}")
