@@ -135,7 +135,11 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
         for start in range(0, len(archived), _BATCH)
         for row in await writer.store(archived[start : start + _BATCH])
     ]
-    without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]
+    without = [
+        row.vector.message or row.vector.reason
+        for row in stored
+        if row.vector.state is not WriteState.WRITTEN
+    ]
     if without:
         raise BenchmarkError(f"{len(without)} records have no vector: {without[0]}")
     return {record.key.uid: each.id for record, each in zip(archived, records, strict=True)}
