@@ -158,7 +158,8 @@ def _installed(environment: dict[str, str]) -> Iterator[dict[str, Any]]:
     packages: dict[str, list[dict[str, Any]]] = {}
     for package in _LOCK["package"]:
         packages.setdefault(package["name"], []).append(package)
-    waiting, seen = [{"name": "kubernaut-datastorage", "extra": ["onnx"]}], set()
+    waiting: list[dict[str, Any]] = [{"name": "kubernaut-datastorage", "extra": ["onnx"]}]
+    seen = set()
     while waiting:
         wanted = waiting.pop()
         name = wanted["name"]
