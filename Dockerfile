@@ -12,12 +12,14 @@ WORKDIR /build
 # pip, with locked versions and hashes, rather than `uv sync`: it takes them from whichever index it is given.
 COPY harness/image/uv.txt ./
 RUN python3 -m venv tools && tools/bin/pip install --quiet --require-hashes --only-binary=:all: -r uv.txt
+# An optional part of the program by its name in pyproject.toml: "onnx" runs a sentence model that is mounted.
+ARG EXTRA
 COPY pyproject.toml uv.lock ./
 # Only downloading a model needs huggingface-hub, and wordllama's code, which is not used, toml.
 RUN tools/bin/uv export --quiet --frozen --only-group image --output-file tools.txt \
     && tools/bin/uv export --quiet --frozen --no-dev --only-emit-package wordllama --output-file model.txt \
     && tools/bin/uv export --quiet --frozen --no-dev --no-emit-project --no-emit-package wordllama \
-        --prune huggingface-hub --prune toml --output-file dependencies.txt \
+        --prune huggingface-hub --prune toml ${EXTRA:+--extra "${EXTRA}"} --output-file dependencies.txt \
     && tools/bin/pip install --quiet --require-hashes --only-binary=:all: -r tools.txt
 # The model of wordllama is the same in each of its wheels, and there is none for Linux on arm64.
 RUN python3 -m venv --without-pip /opt/datastorage \

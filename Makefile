@@ -24,7 +24,7 @@ PLATFORMS ?= linux/amd64,linux/arm64
 IMAGE_ARGS = $(foreach name,VERSION REVISION CREATED,--build-arg $(name)="$($(name))") \
 	--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" $(CHOSEN_ARGS)
 # Only what stands on make's command line: what the shell has set for pip is about this machine.
-CHOSEN_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
+CHOSEN_ARGS := $(foreach name,BASE_IMAGE EXTRA PIP_INDEX_URL PIP_CERT,\
 	$(if $(filter command,$(origin $(name))),--build-arg $(name)="$($(name))"))
 
 # What the tests of the control plane install Go with, if they have to.
@@ -38,7 +38,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, dashboard-images, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
+	@echo "Variables: ARGS (demo, dev, dashboard-images, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE, BASE_IMAGE and EXTRA (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)

@@ -16,6 +16,7 @@ from harness.archive import fetch, rows, uids
 from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService
 from harness.manifests import action_trace, audit_record
+from harness.onnxmodel import minilm_folder
 from harness.polling import until
 from harness.postgres import TestDatabase, TestDatabases
 from harness.redis import RedisServer
@@ -193,6 +194,54 @@ async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
             workbench.datastorage, "search", question, "--namespace", workbench.namespace, "-o", "json"
         )
         assert wanted in json.dumps(json.loads(out)), question
+
+
+async def test_a_model_that_is_mounted_makes_its_vectors_in_the_background(
+    workbench: Workbench, client: BulkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: dict[str, Any] = {"EMBEDDING_PROVIDER": "onnx", "EMBEDDING_MODEL_DIR": str(minilm_folder())}
+    operator = workbench.start_operator(**model)
+    messages = {
+        "oom": "Raised the memory limit of checkout from 256Mi to 512Mi after repeated OOM kills",
+        "certificate": "Renewed the expired TLS certificate of the ingress",
+    }
+    for name, message in messages.items():
+        body = audit_record(name, message=message, correlationID=f"rr-{name}")
+        await client.create(AUDIT_RECORD, workbench.namespace, body)
+    for name in messages:
+        await vector_written(client, workbench, kind=AUDIT_RECORD, name=name)
+        body = await in_phase(client, workbench, "Stored", name=name)
+        assert body["status"]["writes"]["vector"]["model"].startswith("onnx/all-MiniLM-L6-v2@")
+    assert operator.metric('datastorage_dualwrite_failure_total{reason="queued"}') == len(messages)
+    assert operator.metric("datastorage_fallback_mode_total") == 0, "no record was ever Degraded"
+    for name, value in model.items():
+        monkeypatch.setenv(f"DATASTORAGE_{name}", value)
+    question = ("search", "https does not work any more", "--namespace", workbench.namespace)
+    out = await asyncio.to_thread(
+        workbench.datastorage, *question, "--mode", "vector", "--limit", "1", "-o", "json"
+    )
+    assert '"certificate"' in out
+
+
+async def test_a_vector_of_the_background_is_pending_as_a_matter_of_course_and_degraded_if_held_up(
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
+) -> None:
+    embedder.delay_seconds = 3.0
+    operator = workbench.start_operator(**embedder.settings(EMBEDDING_BACKGROUND="on"))
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("slow", message="a slow one"))
+    body = await in_phase(client, workbench, "Stored", name="slow")
+    assert body["status"]["writes"]["vector"]["state"] == "Pending"
+    conditions = {c["type"]: (c["status"], c["reason"]) for c in body["status"]["conditions"]}
+    assert conditions == {"Stored": ("True", "Written"), "Embedded": ("False", "Queued")}
+    await vector_written(client, workbench, kind=AUDIT_RECORD, name="slow")
+    embedder.is_away = True
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("late", message="a late one"))
+    body = await in_phase(client, workbench, "Degraded", name="late")
+    assert "503" in body["status"]["message"]
+    embedder.is_away = False
+    await vector_written(client, workbench, kind=AUDIT_RECORD, name="late")
+    assert await phase(client, workbench, AUDIT_RECORD, "late") == "Stored"
+    assert operator.metric("datastorage_fallback_mode_total") == 0
 
 
 async def test_an_embedder_that_goes_and_comes_back(

@@ -15,7 +15,7 @@ import json
 import statistics
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,9 +56,8 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.synonyms import Groups
 from datastorage.thesaurus.loading import load_groups
-from harness.minilm import DIMENSION, NAME
-from harness.modelserver import EmbeddingsServer
 from harness.objects import served
+from harness.onnxmodel import minilm_folder
 from harness.postgres import PostgresServer, TestDatabases
 
 T = TypeVar("T")
@@ -76,7 +75,6 @@ _SCALES: Final = [
     )
 ]
 """Those among which one is chosen."""
-_KEY: Final = "a-key-for-the-benchmark"
 
 
 def main() -> int:
@@ -144,7 +142,9 @@ async def _figures_of_scales(models: Sequence[str], synonyms: Groups) -> dict[Sc
         for scale in _SCALES:
             searcher = Searcher(reader, full_text, meaning, scale=scale)
             rankings = [
-                await _ranking(searcher.search(each.text, criteria, mode=SearchMode.HYBRID, limit=_AT), ids)
+                await _ranking(
+                    searcher.search(each.text, criteria, mode=SearchMode.HYBRID, limit=_AT, flat=False), ids
+                )
                 for each in questions
             ]
             rows.append([ndcg_at(_AT, *each) for each in zip(rankings, _labels(questions), strict=True)])
@@ -182,21 +182,13 @@ async def _with_each(
 
 @asynccontextmanager
 async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
-    async with AsyncExitStack() as stack:
-        database, embedding = DatabaseSettings(url=SecretStr(database_url)), EmbeddingSettings()
-        if model == "minilm":
-            server = await stack.enter_async_context(EmbeddingsServer(key=_KEY))
-            embedding = EmbeddingSettings(
-                provider="openai",
-                url=server.url,
-                model=NAME,
-                dimensions=DIMENSION,
-                api_key=SecretStr(_KEY),
-                timeout_seconds=300.0,
-                batch_size=32,
-            )
-        settings = Settings(database=database, embedding=embedding)
-        yield await stack.enter_async_context(open_store(settings, writable=True))
+    embedding = EmbeddingSettings()
+    if model == "minilm":
+        folder = await asyncio.to_thread(minilm_folder)
+        embedding = EmbeddingSettings(provider="onnx", model_dir=str(folder), timeout_seconds=300.0)
+    settings = Settings(database=DatabaseSettings(url=SecretStr(database_url)), embedding=embedding)
+    async with open_store(settings, writable=True) as store:
+        yield store
 
 
 async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, str]:
@@ -207,7 +199,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     await vectors.embedder.probe()
     writer = build_writer(store, on_pending=lambda: None)
     archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
-    # The vectors are made beforehand: a real model takes longer than the write path waits for an embedder.
+    # The vectors are made beforehand: those of a slow model would be pending at first.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
         timeout_seconds=None,
@@ -217,7 +209,11 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
         for start in range(0, len(archived), _BATCH)
         for row in await writer.store(archived[start : start + _BATCH])
     ]
-    without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]
+    without = [
+        row.vector.message or row.vector.reason
+        for row in stored
+        if row.vector.state is not WriteState.WRITTEN
+    ]
     if without:
         raise BenchmarkError(f"{len(without)} records have no vector: {without[0]}")
     return {record.key.uid: each.id for record, each in zip(archived, records, strict=True)}

@@ -9,7 +9,7 @@ _ANSWERED: Final = "datastorage_query_duration_seconds"
 _BY_MEANING: Final = 'operation=~"search_vector|search_hybrid"'
 _FAILED: Final = 'status="error"'
 _VALID: Final = 'status!="invalid"'
-_STORED_BARE: Final = rate('datastorage_dualwrite_failure_total{$own,reason!="following"}')
+_STORED_BARE: Final = rate('datastorage_dualwrite_failure_total{$own,reason!~"following|queued"}')
 _STORED_WHOLE: Final = rate("datastorage_dualwrite_success_total{$own}")
 
 ASKING: Final = Row(

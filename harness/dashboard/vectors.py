@@ -16,7 +16,7 @@ VECTORS: Final = Row(
             Unit.RECORDS_A_SECOND,
             "Records stored together with their vectors, and records stored without them, by reason.",
             "Only `with vector`. The reason `following` is normal where the vectors have a server of their "
-            "own: they are written after the records.",
+            "own, and `queued` where they are made in the background: they are written after the records.",
             (
                 Query(f"sum({rate('datastorage_dualwrite_success_total{$own}')})", "with vector"),
                 Query(

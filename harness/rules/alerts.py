@@ -174,8 +174,8 @@ _VECTORS: Final = (
         ),
         summary="Pending vectors wait for more than 15 minutes, and do not become fewer",
         description="The oldest pending vector has waited for {{ $value | humanizeDuration }}.",
-        meaning="Search by meaning lacks these records. Their objects are Degraded, and leave the cluster "
-        "at their time all the same.",
+        meaning="Search by meaning lacks these records. Their objects are Degraded, or Stored with a pending "
+        "vector, and leave the cluster at their time all the same.",
     ),
     Alert(
         name="DataStorageLowCacheHitRate",

@@ -1,8 +1,11 @@
 """The groups of settings whose names begin with the same word, and the types that their values share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+MAX_DIMENSIONS: Final = 2000
+"""Numbers in one vector at most: the limit of pgvector's index."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
@@ -77,21 +80,30 @@ class VectorSettings(Group):
 class EmbeddingSettings(Group):
     """The provider that makes vectors of texts, and the cache of its vectors."""
 
-    provider: Literal["wordllama", "openai", "none"] = Field(
+    provider: Literal["wordllama", "onnx", "openai", "none"] = Field(
         default="wordllama",
         description="What makes vectors of texts. `wordllama`: a small model inside the program, nothing "
-        "leaves it. `openai`: any service with an OpenAI-compatible `/v1/embeddings`. `none`: no vectors, no "
-        "search by meaning.",
+        "leaves it. `onnx`: a sentence model of yours inside the program, nothing leaves it either. "
+        "`openai`: any service with an OpenAI-compatible `/v1/embeddings`. `none`: no vectors, no search by "
+        "meaning.",
     )
     url: str = Field(
         default="",
         description="Base URL of the service for `openai`, with the version: `https://host/v1`.",
     )
     model: Annotated[str, Field(max_length=200)] = Field(
-        default="", description="Name of the model. Needed for `openai`; `wordllama` has one model."
+        default="",
+        description="Name of the model. Needed for `openai`. For `onnx`, the name of its directory if empty; "
+        "`wordllama` has one model.",
     )
-    dimensions: Annotated[int, Field(ge=1, le=2000)] = Field(
-        default=256, description="Numbers in one vector of the model, 2,000 at most; 256 for `wordllama`."
+    model_dir: str = Field(
+        default="",
+        description="Directory with the sentence model for `onnx`: `tokenizer.json` and `model.onnx`.",
+    )
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] = Field(
+        default=256,
+        description="Numbers in one vector of the model, 2,000 at most; 256 for `wordllama`. Leave it out "
+        "for `onnx`, whose model says it.",
     )
     api_key: SecretStr = Field(
         default=SecretStr(""),
@@ -99,12 +111,22 @@ class EmbeddingSettings(Group):
     )
     batch_size: Annotated[int, Field(ge=1, le=2048)] = Field(
         default=128,
-        description="Texts in one request to the service, at most. Lower it when the service takes fewer.",
+        description="Texts in one request to the service, at most. Lower it when the service takes fewer. "
+        "Also the texts that `onnx` computes at once, at most.",
     )
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
         default=10.0,
-        description="Seconds that the service may take for one request. The write path waits 2 s at most "
-        "and leaves what takes longer to the backfill.",
+        description="Seconds that the service may take for one request, or `onnx` for one batch. The write "
+        "path waits 2 s at most and leaves what takes longer to the backfill.",
+    )
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Threads that compute the vectors of `onnx`: no more than the pod has CPUs."
+    )
+    background: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether vectors are made in the background, after their records are stored. `auto`: "
+        "with `onnx`. `on`: always; for a service that often takes longer than 2 s. `off`: never, so that a "
+        "record and its vector are written together; for a quick model.",
     )
     cache_ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         default=300, description="Seconds that a cached vector lives in Redis after it was made."

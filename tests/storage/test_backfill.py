@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.support.tasks import Spawn
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
+PACE = Pace(interval=0.02, away=0.02)
 AWAY = EmbedderUnavailableError("The embedder does not answer")
 
 
@@ -45,13 +47,15 @@ def records(count: int) -> list[Record]:
 
 
 class CountedOutbox(Outbox):
-    """Counts the claims."""
+    """Counts the claims, and keeps how many vectors the last one asked for."""
 
     claims = 0
+    limit = 0
 
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
         self.claims += 1
+        self.limit = limit
         async with super().claim(limit) as claim:
             yield claim
 
@@ -59,7 +63,7 @@ class CountedOutbox(Outbox):
 class Stage:
     """The components between a batch and the archive, with a provider whose answers the test chooses."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, pace: Pace = PACE) -> None:
         self.database = database
         self.provider = FakeProvider()
         self.promotion = Signal()
@@ -84,7 +88,7 @@ class Stage:
             vectors=self.tables,
             dependencies=self.dependencies,
             on_progress=self.promotion.set,
-            pace=Pace(interval=0.02, away=0.02),
+            pace=pace,
         )
         self.count = OutboxCount(
             self.outbox,
@@ -107,6 +111,10 @@ class Stage:
         found = await self.archive.find(batch[0].table, [record.key for record in batch])
         assert len(found) == len(batch)
         return {row.vector.state for row in found.values()}
+
+    async def reasons(self, batch: list[Record]) -> set[Reason]:
+        found = await self.archive.find(batch[0].table, [record.key for record in batch])
+        return {row.vector.reason for row in found.values()}
 
     async def rounds_are_over(self) -> None:
         """Wait until a round of the running backfill has begun and ended; it has up to three claims."""
@@ -143,6 +151,35 @@ async def test_an_absent_embedder_costs_no_row_and_all_vectors_are_written_on_it
     await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
     assert await stage.states(batch) == {WriteState.WRITTEN}
+
+
+async def test_vectors_of_the_background_are_written_after_their_rows(stage: Stage, spawn: Spawn) -> None:
+    stage.embedder.in_background = True
+    batch = records(3)
+    stored = await stage.writer.store(batch)
+    assert {(row.vector.state, row.vector.reason) for row in stored} == {(WriteState.PENDING, Reason.QUEUED)}
+    assert await stage.reasons(batch) == {Reason.QUEUED}
+    assert stage.provider.calls == []
+    stage.provider.failure = AWAY
+    spawn(stage.backfill.run())
+    assert await stage.promotion.wait(DEADLINE_SECONDS), "statuses have to say that they are held up"
+    assert stage.dependencies.trouble == (Reason.EMBEDDER_UNAVAILABLE, str(AWAY))
+    assert await stage.reasons(batch) == {Reason.IN_OUTBOX}
+    stage.provider.failure = None
+    await until_depth(stage, 0)
+    assert await stage.reasons(batch) == {Reason.WRITTEN}
+    await eventually(lambda: stage.dependencies.trouble is None)
+
+
+async def test_batches_of_a_slow_model_become_smaller(database: Database, spawn: Spawn) -> None:
+    """Otherwise their claims would expire, and other replicas make the same vectors."""
+    stage = Stage(database, replace(PACE, batch=0.0))  # every batch takes longer
+    stage.embedder.in_background = True
+    await stage.writer.store(records(120))
+    spawn(stage.backfill.run())
+    await until_depth(stage, 0)
+    assert stage.outbox.limit == 1
+    await stage.close()
 
 
 async def test_only_objects_whose_vectors_were_written_are_looked_at(stage: Stage, spawn: Spawn) -> None:

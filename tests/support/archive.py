@@ -36,6 +36,8 @@ MODEL = EmbeddingModel("test", "bag-of-words", 512)
 class BagOfWords:
     """Its vectors count the words of a text: texts that share words are near each other."""
 
+    is_slow = False
+
     def __init__(self) -> None:
         self.is_away = False
 

@@ -22,6 +22,8 @@ def vector_of(text: str) -> Vector:
 class FakeProvider:
     """Keeps the promises of Provider. ``calls`` has the texts of each call."""
 
+    is_slow = False
+
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.refused: set[str] = set()

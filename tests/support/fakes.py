@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 
 from datastorage.errors import (
@@ -100,18 +101,25 @@ class FakeCluster:
         self._fail()
         if kind in self.kind_failures:
             raise self.kind_failures[kind]
-        wanted = field_selector.removeprefix("status.phase")
+        terms = [term.partition("=") for term in field_selector.split(",")]
         found = [
             body
             for (plural, _, _), body in self.objects.items()
             if plural == kind.plural
-            and (body.get("status", {}).get("phase") == wanted.lstrip("!=")) is not wanted.startswith("!")
+            and all(
+                (_field(body, path.removesuffix("!")) == wanted) is not path.endswith("!")
+                for path, _, wanted in terms
+            )
         ]
         for start in range(0, len(found), page_size):
             if self.page_gate is not None:
                 await self.page_gate.acquire()
             self.pages_given += 1
             yield found[start : start + page_size]
+
+
+def _field(body: Mapping[str, Any], path: str) -> Any:
+    return reduce(lambda value, name: value.get(name, {}), path.split("."), body)
 
 
 class FakeArchive:

@@ -26,7 +26,7 @@ _QUESTIONS: Final = (
     "search x --mode text",
 )  # fmt: skip
 _OF_THE_OPERATOR: Final = {"alembic", "fastapi", "kopf", "redis", "sqlalchemy", "uvicorn"}
-_OF_VECTORS: Final = {"numpy", "tokenizers", "wordllama"}
+_OF_VECTORS: Final = {"numpy", "onnxruntime", "tokenizers", "wordllama"}
 _OF_A_DATABASE: Final = {"asyncpg", "datastorage.settings"}
 _OF_A_SERVER: Final = {"aiohttp"}
 

@@ -89,6 +89,7 @@ async def test_the_time_until_a_record_is_stored_is_that_of_first_generations() 
         (Reason.EMBEDDER_UNAVAILABLE, WriteState.PENDING, True),
         (Reason.VECTOR_STORE_UNAVAILABLE, WriteState.PENDING, True),
         (Reason.FOLLOWING, WriteState.PENDING, False),
+        (Reason.QUEUED, WriteState.PENDING, False),
         (Reason.EMBEDDING_REFUSED, WriteState.FAILED, False),
     ],
 )

@@ -154,11 +154,12 @@ def _pruned() -> set[str]:
 
 
 def _installed(environment: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Return the locked packages that the image has on a platform."""
+    """Return the locked packages that the image has on a platform, with its optional part."""
     packages: dict[str, list[dict[str, Any]]] = {}
     for package in _LOCK["package"]:
         packages.setdefault(package["name"], []).append(package)
-    waiting, seen = [{"name": "kubernaut-datastorage"}], set()
+    waiting: list[dict[str, Any]] = [{"name": "kubernaut-datastorage", "extra": ["onnx"]}]
+    seen = set()
     while waiting:
         wanted = waiting.pop()
         name = wanted["name"]
@@ -204,7 +205,8 @@ def test_each_locked_package_has_a_wheel_for_each_platform(machine: str, python:
         "extra": "",
     }
     installed = list(_installed(environment))
-    assert {"asyncpg", "numpy", "hiredis", "greenlet", "kopf"} <= {package["name"] for package in installed}
+    expected = {"asyncpg", "numpy", "hiredis", "greenlet", "kopf", "onnxruntime"}
+    assert expected <= {package["name"] for package in installed}
     for package in installed:
         files = [wheel["url"].rpartition("/")[2] for wheel in package.get("wheels", ())]
         assert any(parse_wheel_filename(file)[3] & tags for file in files), (package["name"], files)

@@ -25,6 +25,7 @@ from tests.support.tasks import Spawn
 WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="fake/tiny")
 FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", "fake/tiny")
 STILL_PENDING = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", "fake/tiny")
+QUEUED = VectorWrite(WriteState.PENDING, Reason.QUEUED, model="fake/tiny")
 LATER = STORED_AT + timedelta(minutes=1)
 PENDING = {"writes": {"vector": {"state": "Pending"}}}
 
@@ -47,6 +48,10 @@ def degraded(**metadata: Any) -> dict[str, Any]:
     return with_status(audit_record(**metadata), phase="Degraded", **PENDING)
 
 
+def stored() -> dict[str, Any]:
+    return with_status(audit_record(), phase="Stored", **PENDING)
+
+
 def recording() -> dict[str, Any]:
     return with_status(action_trace(TRACE_SPEC), phase="Recording", **PENDING)
 
@@ -66,7 +71,8 @@ class Bench:
         self.register = Register()
         self.updates = KeptUpdates()
         self.serving = True
-        self.requests = PromotionRequests(lambda: self.serving)
+        self.trouble: tuple[Reason, str] | None = None
+        self.requests = PromotionRequests(lambda: self.serving, lambda: self.trouble)
         if vectors is None:
             vectors = {key_of_body(body): WRITTEN for body in bodies}
         self.promotion = Promotion(
@@ -104,6 +110,40 @@ async def test_an_object_with_a_written_vector_is_queued_with_its_status(breaker
     assert first.outcome.stored_at == STORED_AT
 
 
+async def test_a_stored_object_whose_vector_was_made_in_the_background_is_queued_too(
+    breaker: Breaker,
+) -> None:
+    body = stored()
+    [only] = await Bench(breaker, body).promote()
+    assert isinstance(only.outcome, StoredRecord)
+    assert only.outcome.vector == replace(WRITTEN, at=LATER)
+
+
+async def test_a_stored_object_becomes_degraded_once_its_vector_is_held_up(breaker: Breaker) -> None:
+    body = stored()
+    bench = Bench(breaker, body, vectors={key_of_body(body): QUEUED})
+    assert await bench.promote() == [], "nothing is wrong yet"
+    bench.trouble = (Reason.EMBEDDER_UNAVAILABLE, "the model is gone")
+    [only] = await bench.promote()
+    assert isinstance(only.outcome, StoredRecord)
+    assert (only.outcome.vector.reason, only.outcome.vector.message) == bench.trouble
+    assert only.outcome.vector.is_held_up
+
+
+async def test_an_object_whose_vector_has_failed_before_becomes_degraded(breaker: Breaker) -> None:
+    body = stored()
+    [only] = await Bench(breaker, body, vectors={key_of_body(body): STILL_PENDING}).promote()
+    assert isinstance(only.outcome, StoredRecord)
+    assert only.outcome.vector.is_held_up
+
+
+async def test_a_degraded_object_is_not_called_degraded_again(breaker: Breaker) -> None:
+    body = degraded()
+    bench = Bench(breaker, body, vectors={key_of_body(body): QUEUED})
+    bench.trouble = (Reason.VECTOR_STORE_UNAVAILABLE, "away")
+    assert await bench.promote() == []
+
+
 async def test_an_object_with_ttl_0_is_not_deleted_in_place_of_its_status(breaker: Breaker) -> None:
     body = degraded()
     body["spec"]["ttlSecondsAfterStored"] = 0
@@ -139,7 +179,7 @@ async def test_an_object_under_way_is_not_queued_twice(breaker: Breaker) -> None
         with_status(audit_record(), phase="Degraded", writes={"vector": {"state": "Written"}}),
         with_status(audit_record(), phase="Degraded"),
         with_status(action_trace(), phase="Recording", writes={"vector": {"state": "Written"}}),
-        with_status(audit_record(), phase="Stored", **PENDING),
+        with_status(audit_record(), phase="Stored", writes={"vector": {"state": "Written"}}),
     ],
 )
 async def test_an_object_without_a_pending_vector_is_left(breaker: Breaker, body: dict[str, Any]) -> None:

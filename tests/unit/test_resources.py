@@ -36,6 +36,7 @@ EMBEDDED = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, "", model="wordllama/
 PENDING = VectorWrite(
     WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small"
 )
+IN_BACKGROUND = VectorWrite(WriteState.PENDING, Reason.QUEUED, model="onnx/small@0123")
 FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", model="openai/small")
 
 
@@ -45,10 +46,11 @@ def stored(vector: VectorWrite, *, held: bool = False) -> dict[str, Any]:
     )
 
 
-STORED, HELD, DEGRADED, UNEMBEDDED = (
+STORED, HELD, DEGRADED, QUEUED, UNEMBEDDED = (
     stored(EMBEDDED),
     stored(EMBEDDED, held=True),
     stored(PENDING),
+    stored(IN_BACKGROUND),
     stored(FAILED),
 )
 RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=PENDING)
@@ -120,8 +122,8 @@ def test_a_trace_without_execution_is_not_final() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 @pytest.mark.parametrize(
     "status",
-    [STORED, HELD, DEGRADED, UNEMBEDDED, RECORDING, REJECTED],
-    ids=["stored", "held", "degraded", "unembedded", "recording", "rejected"],
+    [STORED, HELD, DEGRADED, QUEUED, UNEMBEDDED, RECORDING, REJECTED],
+    ids=["stored", "held", "degraded", "queued", "unembedded", "recording", "rejected"],
 )
 def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any]) -> None:
     Status.model_validate(status)
@@ -133,6 +135,7 @@ def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any
     [
         (STORED, Phase.STORED, "True", "True", "Written"),
         (DEGRADED, Phase.DEGRADED, "True", "False", "Pending"),
+        (QUEUED, Phase.STORED, "True", "False", "Pending"),
         (UNEMBEDDED, Phase.STORED, "True", "False", "Failed"),
         (RECORDING, Phase.RECORDING, "False", "False", "Pending"),
         (REJECTED, Phase.REJECTED, "False", "False", "Skipped"),
@@ -155,6 +158,12 @@ def test_a_pending_vector_has_a_reason() -> None:
     assert DEGRADED["conditions"][1]["reason"] == "EmbedderUnavailable"
     assert DEGRADED["conditions"][1]["message"] == "does not answer"
     assert DEGRADED["writes"]["vector"] == {"state": "Pending", "at": None, "model": "openai/small"}
+
+
+def test_a_vector_of_the_background_is_no_trouble() -> None:
+    assert QUEUED["message"].startswith("stored, its vector is made in the background; leaves the cluster")
+    assert QUEUED["conditions"][1]["reason"] == "Queued"
+    assert QUEUED["conditions"][1]["message"] == "its vector is made in the background"
 
 
 def test_stored_status_says_when_the_object_is_deleted() -> None:

@@ -368,6 +368,19 @@ async def test_an_object_with_a_pending_vector_is_degraded_and_still_deleted_on_
     assert bench.promotions == 1
 
 
+async def test_an_object_whose_vector_is_made_in_the_background_is_stored(
+    entrance: Entrance, spawn: Spawn
+) -> None:
+    body = audit_record()
+    bench = Bench(entrance, spawn, body)
+    queued = VectorWrite(WriteState.PENDING, Reason.QUEUED, model="fake/tiny")
+    await bench.commit(body, replace(PENDING, vector=queued))
+    status = bench.status(body)
+    assert (status["phase"], status["writes"]["vector"]["state"]) == ("Stored", "Pending")
+    assert len(bench.scheduled) == 1
+    assert bench.promotions == 1
+
+
 async def test_a_pending_vector_does_not_keep_an_object_with_ttl_0(entrance: Entrance, spawn: Spawn) -> None:
     body = audit_record({**AUDIT_SPEC, "ttlSecondsAfterStored": 0})
     bench = Bench(entrance, spawn, body)
@@ -390,12 +403,14 @@ async def test_a_promoted_object_says_when_its_vector_came(entrance: Entrance, s
     assert status["expiresAt"] == "2026-03-05T11:20:31.000Z"
 
 
-async def test_an_own_degraded_write_whose_answer_was_lost_is_scheduled(
-    entrance: Entrance, spawn: Spawn
+@pytest.mark.parametrize("phase", ["Degraded", "Stored"])
+async def test_an_own_write_whose_answer_was_lost_is_scheduled_and_its_vector_looked_for(
+    entrance: Entrance, spawn: Spawn, phase: str
 ) -> None:
     body = audit_record()
     bench = Bench(entrance, spawn)
-    seen = with_status(body, phase="Degraded", expiresAt="2026-03-05T11:00:00Z")
+    writes = {"vector": {"state": "Pending"}}
+    seen = with_status(body, phase=phase, expiresAt="2026-03-05T11:00:00Z", writes=writes)
     seen["metadata"] = {**body["metadata"], "resourceVersion": "101"}
     bench.cluster.add(seen)
     await bench.commit(body, PENDING)

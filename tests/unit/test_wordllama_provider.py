@@ -158,7 +158,7 @@ async def main():
     await provider.embed([f"{number} the pod was killed " * 70 for number in range(500)])
     await provider.embed(["\\N{FIRECRACKER}" * 16_384])
     assert logging.root.handlers == []
-    assert "wordllama" not in sys.modules
+    assert not {"wordllama", "onnxruntime"} & set(sys.modules)
     print((memory().rss - before) / 2**20)
 
 asyncio.run(main())

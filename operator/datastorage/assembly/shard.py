@@ -136,7 +136,10 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
         statuses=StatusQueue(),
         schedule=Schedule(Limits(most=share(Limits.most), kept=share(Limits.kept))),
         sweep_requests=sweep_requests,
-        promotion_requests=PromotionRequests(lambda: dependencies is not None and dependencies.serving),
+        promotion_requests=PromotionRequests(
+            lambda: dependencies is not None and dependencies.serving,
+            lambda: None if dependencies is None else dependencies.trouble,
+        ),
     )
 
 
@@ -283,7 +286,11 @@ def build_writer(
     if vectors is None:
         return RowWriter(store.archive)
     return EmbeddingWriter(
-        archive=store.archive, embedder=vectors.embedder, on_pending=on_pending, traces=traces
+        archive=store.archive,
+        embedder=vectors.embedder,
+        on_pending=on_pending,
+        vector_store=vectors.breaker,
+        traces=traces,
     )
 
 

@@ -3,13 +3,15 @@
 It is separate from the operator's other components, which load Kopf and the cluster's client.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from datastorage.assembly.databases import open_database
-from datastorage.embedding import Embedder, VectorCache, build_cache, build_provider
+from datastorage.embedding import Embedder, Provider, VectorCache, build_cache, build_provider
 from datastorage.embedding.provider import probe
 from datastorage.metrics import Dependency
 from datastorage.resilience.breaker import Breaker
@@ -65,7 +67,7 @@ async def open_store(
         database = open_database(settings, "database_url", ARCHIVE, stack, writable=writable)
         vectors = None
         if with_vectors:
-            vectors = _open_vectors(settings, database, stack, writable=writable, with_redis=with_redis)
+            vectors = await _open_vectors(settings, database, stack, writable=writable, with_redis=with_redis)
         yield Store(
             database=database,
             archive=_build_archive(database, vectors),
@@ -83,10 +85,11 @@ def _build_archive(database: Database, vectors: VectorStore | None) -> Archive:
     return Archive(database, model=vectors.embedder.model, target=target)
 
 
-def _open_vectors(
+async def _open_vectors(
     settings: Settings, records: Database, stack: AsyncExitStack, *, writable: bool, with_redis: bool
 ) -> VectorStore | None:
-    provider = build_provider(
+    provider = await asyncio.to_thread(  # a model may take seconds to load
+        build_provider,
         settings.embedding,
         url=origin_of(settings, "embedding_url"),
         key=origin_of(settings, "embedding_api_key"),
@@ -102,7 +105,12 @@ def _open_vectors(
         redis = origin_of(settings, "redis_url")
     cache = build_cache(provider.model, redis, ttl_seconds=settings.embedding.cache_ttl_seconds)
     embedder_breaker = Breaker(Dependency.EMBEDDER, partial(probe, provider))
-    embedder = Embedder(provider, cache, embedder_breaker)
+    embedder = Embedder(
+        provider,
+        cache,
+        embedder_breaker,
+        in_background=_is_in_background(provider, settings.embedding.background),
+    )
     stack.push_async_callback(embedder.close)
     stack.push_async_callback(embedder_breaker.close)  # closed first: its probe may be using the provider
     tables = VectorTables(database, provider.model)
@@ -117,3 +125,7 @@ def _open_vectors(
         embedder_breaker=embedder_breaker,
         breaker=breaker,
     )
+
+
+def _is_in_background(provider: Provider, setting: Literal["auto", "on", "off"]) -> bool:
+    return provider.is_slow if setting == "auto" else setting == "on"

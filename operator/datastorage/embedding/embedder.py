@@ -10,7 +10,7 @@ from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.isolation import Embeddings, Isolation, Limits, embedded
 from datastorage.embedding.provider import Provider, fault_of, probe, rows_of
 from datastorage.embedding.questiontext import query_text
-from datastorage.errors import EmbeddingRefusedError, InvalidQueryError
+from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, InvalidQueryError
 from datastorage.records.hashes import text_hash
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.resilience.breaker import Breaker
@@ -35,10 +35,14 @@ class Embedder:
         cache: VectorCache,
         breaker: Breaker,
         *,
+        in_background: bool = False,
         limits: Limits = Limits(),
         memory: RefusalMemory = RefusalMemory(),
     ) -> None:
-        """The breaker's probe must be ``probe`` in provider.py, for the same provider."""
+        """The breaker's probe must be ``probe`` in provider.py, for the same provider. ``in_background``: the
+        write path takes only the vectors that are at hand.
+        """
+        self.in_background = in_background
         self._provider = provider
         self._cache = cache
         self._breaker = breaker
@@ -74,6 +78,16 @@ class Embedder:
             self._refusals.pop(key, None)
         self._refusals.update(fresh.refused)
         return Embeddings(vectors, known | fresh.refused, fresh.error)
+
+    async def at_hand(self, texts: Mapping[bytes, str]) -> Embeddings:
+        """Return what is known of texts without asking the provider, as ``embed`` does. Raises nothing.
+
+        Only while the provider is away, the result has an error.
+        """
+        vectors = await self._cache.get(list(texts))
+        refused = self._known_refusals(key for key in texts if key not in vectors)
+        reason = self._breaker.reason
+        return Embeddings(vectors, refused, None if reason is None else EmbedderUnavailableError(reason))
 
     async def embed_query(self, text: str) -> Vector:
         """Return the vector of a question.

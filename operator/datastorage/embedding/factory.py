@@ -15,8 +15,9 @@ from datastorage.variables import PREFIX
 def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:
     """Return the provider, or None if the setting is "none".
 
-    ``url`` and ``key`` of a service may change later. Raises ConfigurationError for settings that contradict
-    each other.
+    ``url`` and ``key`` of a service may change later. The provider "onnx" loads its model here, which takes
+    some seconds. Raises ConfigurationError for settings that contradict each other, or a model that can't be
+    used.
     """
     match settings.provider:
         case "none":
@@ -39,6 +40,16 @@ def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> 
             from datastorage.embedding.openai import OpenAIProvider  # noqa: PLC0415
 
             return OpenAIProvider(settings, url=url, key=key)
+        case "onnx":
+            try:
+                from datastorage.embedding.onnx import OnnxProvider  # noqa: PLC0415
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"{PREFIX}EMBEDDING_PROVIDER: onnx needs the package {error.name}, which is not "
+                    "installed: use an image that is built with it, or run "
+                    "pip install 'kubernaut-datastorage[onnx]'"
+                ) from error
+            return OnnxProvider(settings)
 
 
 def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds: int) -> VectorCache:

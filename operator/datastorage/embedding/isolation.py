@@ -34,7 +34,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The results for texts, by their hashes. A text in neither mapping is pending, because of ``error``."""
+    """The results for texts, by their hashes. A text in neither mapping is pending, because of ``error`` if
+    there is one.
+    """
 
     vectors: dict[bytes, Vector]
     refused: dict[bytes, str]

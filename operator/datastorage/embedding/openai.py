@@ -120,6 +120,11 @@ class OpenAIProvider:
         """The model of the vectors."""
         return self._model
 
+    @property
+    def is_slow(self) -> bool:
+        """False: most services take tenths of a second. Only the settings can know of another one."""
+        return False
+
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order; see Provider."""
         size = self._batch_size

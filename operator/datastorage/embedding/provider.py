@@ -35,6 +35,10 @@ class Provider(Protocol):
     def model(self) -> EmbeddingModel:
         """The model of the vectors."""
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it usually takes longer for a batch than the write path may wait."""
+
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order.
 

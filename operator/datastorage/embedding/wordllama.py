@@ -61,6 +61,11 @@ class WordLlamaProvider:
         """The model of the vectors."""
         return MODEL
 
+    @property
+    def is_slow(self) -> bool:
+        """False: a full batch takes tens of milliseconds."""
+        return False
+
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text. A text without tokens has a row of zeros."""
         rows = [

@@ -14,6 +14,7 @@ class VectorFailure(Word):
     EMBEDDER_UNAVAILABLE = "embedder_unavailable", "the embedder did not serve"
     EMBEDDING_REFUSED = "embedding_refused", "the embedder can't make a vector of this text"
     VECTOR_STORE_UNAVAILABLE = "vector_store_unavailable", "the tables of the vectors accepted nothing"
+    QUEUED = "queued", "vectors are made in the background, after the rows"
     FOLLOWING = "following", "the vectors are on another server, to which they are written after the rows"
 
 
@@ -63,7 +64,8 @@ DUALWRITE_FAILURE = VECTORS.counters(
     by(words("reason", VectorFailure)),
     About(
         "Records stored without their vectors, by reason",
-        "0. `following` counts every record if the vectors have a server of their own, and is no fault then.",
+        "0. `following` counts every record if the vectors have a server of their own, `queued` if they are "
+        "made in the background; neither is a fault.",
         "sum by (reason) (rate(datastorage_dualwrite_failure_total[5m]))",
     ),
 )
@@ -72,7 +74,7 @@ FALLBACK_MODE = VECTORS.counter(
     About(
         "Records stored in fallback mode: safe in PostgreSQL, their vectors pending",
         "0. Searches by meaning don't find these records until the vectors are written. Vectors that follow "
-        "to a server of their own don't count.",
+        "to a server of their own, or are made in the background, don't count.",
         "sum(increase(datastorage_fallback_mode_total[5m])) > 0",
     ),
 )
@@ -108,8 +110,8 @@ EMBEDDING_DURATION = VECTORS.histogram(
     LATENCY_BUCKETS,
     About(
         "Duration of one call to the embedding provider, for any number of texts",
-        "Milliseconds for the provider in the process, tenths of a second for a server. After 2 seconds, "
-        "records are stored without their vectors.",
+        "Milliseconds for `wordllama`, tenths of a second for a server, seconds for 500 texts with `onnx`. "
+        "After 2 seconds, records are stored without their vectors, unless these are made in the background.",
         "histogram_quantile(0.95,"
         " sum by (le) (rate(datastorage_embedding_generation_duration_seconds_bucket[5m])))",
     ),
@@ -119,7 +121,7 @@ EMBEDDED_TEXTS = VECTORS.counters(
     by(words("outcome", EmbeddedOutcome)),
     About(
         "Texts given to the embedding provider, by outcome",
-        "`refused` is 0 with the provider in the process.",
+        "`refused` is 0 with `wordllama`.",
         'sum(increase(datastorage_embedding_texts_total{outcome="refused"}[1h])) > 0',
     ),
 )

@@ -134,6 +134,12 @@ def phase_of(body: Body) -> str | None:
     return status_of(body).get("phase")
 
 
+def vector_state_of(body: Body) -> str | None:
+    """Return the state of the vector in the object's status; None if it says nothing of it."""
+    state: str | None = status_of(body).get("writes", {}).get("vector", {}).get("state")
+    return state
+
+
 def observes_generation(body: Body) -> bool:
     """Whether the object's status is about its present generation."""
     return bool(status_of(body).get("observedGeneration") == body["metadata"]["generation"])

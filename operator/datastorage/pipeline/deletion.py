@@ -17,9 +17,11 @@ from datastorage.pipeline.clusterobject import (
     is_held,
     phase_of,
     read_or_log,
+    vector_state_of,
 )
 from datastorage.records.record import RecordKey
-from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
+from datastorage.records.vectorwrite import WriteState
+from datastorage.resources.kinds import ARCHIVED, ResourceKind
 from datastorage.resources.reading.objectrecord import key_of
 
 
@@ -37,7 +39,7 @@ class Found:
     """An object as it is now.
 
     ``archived``: its status says that its row is final. ``current``: its status is about its present spec.
-    ``vector_pending``: its status says that its vector is missing. ``deleting``: it disappears as soon as
+    ``vector_pending``: its status says that its vector is pending. ``deleting``: it disappears as soon as
     others remove their finalizers. ``expiry``: when it may be deleted; None if it stays for now.
     """
 
@@ -85,7 +87,7 @@ def read(kind: ResourceKind, body: Body) -> Found:
         resource_version=metadata["resourceVersion"],
         archived=archived,
         current=is_current(body),
-        vector_pending=phase == Phase.DEGRADED,
+        vector_pending=archived and vector_state_of(body) == WriteState.PENDING,
         held=held,
         deleting=deleting,
         expiry=expiry,

@@ -30,9 +30,12 @@ class Reason(StrEnum):
     """The embedder can't make a vector of this text."""
     VECTOR_STORE_UNAVAILABLE = "VectorStoreUnavailable"
     """The tables of vectors accepted nothing when the row was written."""
+    QUEUED = "Queued"
+    """The vector is made in the background, and nothing is wrong."""
     FOLLOWING = "Following"
     """The vectors are on another server, to which they are written after the rows."""
     IN_OUTBOX = "Owed"
-    """The vector is pending in the outbox. The reason from when the row was written is not known any more."""
+    """The vector is pending in the outbox after a failure. The reason from when the row was written is not
+    known any more."""
     DROPPED = "Dropped"
     """Somebody has given the vector up with ``datastorage outbox drop``."""

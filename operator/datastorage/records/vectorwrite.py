@@ -39,6 +39,11 @@ class VectorWrite:
     model: str | None = None
     at: datetime | None = None
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the vector is pending for another reason than that it is made in the background."""
+        return self.state is WriteState.PENDING and self.reason is not Reason.QUEUED
+
 
 WITHOUT_VECTORS: Final = VectorWrite(WriteState.SKIPPED, Reason.NO_PROVIDER, "no vectors are kept")
 WITHOUT_TEXT: Final = VectorWrite(WriteState.SKIPPED, Reason.NO_TEXT, "the record has no words to search by")

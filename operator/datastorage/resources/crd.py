@@ -40,9 +40,11 @@ def _printer_column(column: PrinterColumn) -> dict[str, Any]:
     return result | {"priority": 1} if column.wide else result
 
 
+# For the few objects that are Stored while their vectors are pending (vectors/promote.py).
+_VECTOR_STATE = ".status.writes.vector.state"
 _SELECTABLE = {
-    AUDIT_RECORD.kind: [".status.phase", ".spec.type", ".spec.correlationID"],
-    ACTION_TRACE.kind: [".status.phase", ".spec.actionType", ".spec.correlationID"],
+    AUDIT_RECORD.kind: [".status.phase", _VECTOR_STATE, ".spec.type", ".spec.correlationID"],
+    ACTION_TRACE.kind: [".status.phase", _VECTOR_STATE, ".spec.actionType", ".spec.correlationID"],
 }
 
 

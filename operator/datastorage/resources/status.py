@@ -77,9 +77,9 @@ class Status(Model):
     phase: Phase | None = Field(
         None,
         description="Pending: not stored yet. Recording: this generation is stored, more may come "
-        "(ActionTrace only). Stored: final, everything is written. Degraded: the row is written, the vector "
-        "is pending. Rejected: the object cannot be stored, the message says why; its bytes are in the table "
-        "of rejected objects.",
+        "(ActionTrace only). Stored: final, the row is written; the vector is written too, or made in the "
+        "background. Degraded: the row is written, the vector is held up. Rejected: the object cannot be "
+        "stored, the message says why; its bytes are in the table of rejected objects.",
     )
     observed_generation: Count | None = Field(
         None, description="The metadata.generation that this status is about."
@@ -111,6 +111,8 @@ _DIVERGED = (
     "the archive also has another content of this generation and keeps both (a restored or cloned cluster?)"
 )
 
+_QUEUED = "its vector is made in the background"
+
 
 def stored_status(
     *,
@@ -125,18 +127,21 @@ def stored_status(
 ) -> dict[str, Any]:
     """Return the status of an object whose last generation is stored.
 
-    The phase is Stored, or Degraded while the vector is pending. `diverged` means that another content is
+    The phase is Stored, or Degraded while the vector is held up. `diverged` means that another content is
     stored under the same uid and generation. `held` means that the object has a legal hold, and does not
     leave the cluster before that ends.
     """
-    pending = vector.state is WriteState.PENDING
     expires = _time(expires_at)
     when = "when its legal hold ends, no earlier than " if held else "at "
-    what = f"stored, its vector is pending ({vector.message})" if pending else "stored"
+    what = "stored"
+    if vector.is_held_up:
+        what = f"stored, its vector is pending ({vector.message})"
+    elif vector.reason is Reason.QUEUED:
+        what = f"stored, {_QUEUED}"
     if diverged:
         what = f"{what}; {_DIVERGED}"
     return {
-        "phase": (Phase.DEGRADED if pending else Phase.STORED).value,
+        "phase": (Phase.DEGRADED if vector.is_held_up else Phase.STORED).value,
         **_archived(uid, generation, stored_at, content_hash, vector),
         "conditions": [
             _condition(STORED_CONDITION, "True", Reason.WRITTEN, generation, _time(stored_at), ""),
@@ -214,9 +219,8 @@ def _vector_entry(vector: VectorWrite, stored_at: datetime) -> dict[str, Any]:
 def _embedded(vector: VectorWrite, generation: int, stored_at: datetime) -> dict[str, Any]:
     written = vector.state is WriteState.WRITTEN
     since = (vector.at or stored_at) if written else stored_at
-    return _condition(
-        EMBEDDED_CONDITION, str(written), vector.reason, generation, _time(since), vector.message
-    )
+    message = _QUEUED if vector.reason is Reason.QUEUED else vector.message
+    return _condition(EMBEDDED_CONDITION, str(written), vector.reason, generation, _time(since), message)
 
 
 def _condition(

@@ -218,7 +218,8 @@ def _vector_in(row: Any, model: str | None) -> VectorWrite:
     error = row["last_error"] or ""
     match row["state"]:
         case OutboxState.PENDING:
-            return VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX, error, model)
+            reason = Reason.IN_OUTBOX if error else Reason.QUEUED
+            return VectorWrite(WriteState.PENDING, reason, error, model)
         case OutboxState.DROPPED:
             return VectorWrite(WriteState.FAILED, Reason.DROPPED, error, model)
         case OutboxState.FAILED:

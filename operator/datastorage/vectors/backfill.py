@@ -4,6 +4,7 @@ The outbox is in PostgreSQL, so that it survives every crash and any replica can
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final, NoReturn, Protocol
 from datastorage import metrics
 from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.records.reasons import Reason
 from datastorage.records.vector import Vector
 from datastorage.records.vectorwrite import WriteState
 from datastorage.resilience.breaker import Breaker
@@ -22,8 +24,9 @@ from datastorage.tracing import NO_TRACES, Traces
 
 _log = logging.getLogger(__name__)
 
-# Vectors that are made and written at once.
+# Vectors that are made and written at once, when that has turned out to be quick enough.
 _BATCH: Final = 500
+_FIRST_BATCH: Final = 100
 
 
 class Outbox(Protocol):
@@ -60,15 +63,27 @@ class Dependencies:
         """Whether vectors can be made and written, as far as is known."""
         return self.embedder.serving and self.vector_store.serving
 
+    @property
+    def trouble(self) -> tuple[Reason, str] | None:
+        """Why no vector can be made or written, in a word and a sentence; None if nothing is known of it."""
+        if self.embedder.reason is not None:
+            return Reason.EMBEDDER_UNAVAILABLE, self.embedder.reason
+        if self.vector_store.reason is not None:
+            return Reason.VECTOR_STORE_UNAVAILABLE, self.vector_store.reason
+        return None
+
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds between two looks at the outbox."""
+    """Durations in seconds."""
 
     interval: float = 5.0
-    """Without a request: other replicas and people add to the outbox too."""
+    """From one look at the outbox to the next without a request: other replicas and people add to it too."""
     away: float = 0.5
-    """While a dependency is away. A look costs nothing then: only the breaker probes the dependency."""
+    """The same while a dependency is away. A look costs nothing then: only the breaker probes it."""
+    batch: float = 10.0
+    """The time of a batch, from which the next one is made smaller. A claim lasts three times as long
+    (storage/outbox.py): a slow model would not be done by then, and another replica would do the same."""
 
 
 class Backfill:
@@ -85,7 +100,9 @@ class Backfill:
         pace: Pace = Pace(),
         traces: Traces = NO_TRACES,
     ) -> None:
-        """``on_progress`` is called after vectors were written or refused, for the statuses (promote.py)."""
+        """``on_progress`` is called after vectors were written or refused, or a dependency was found to be
+        away, for the statuses (promote.py).
+        """
         self._outbox = outbox
         self._embedder = embedder
         self._vectors = vectors
@@ -94,8 +111,8 @@ class Backfill:
         self._pace = pace
         self._traces = traces
         self._requests = Signal()
-        # How many are claimed at once: fewer after a batch was too large.
-        self._limit = _BATCH
+        # How many are claimed at once: fewer after a batch was too large, or took too long.
+        self._limit = _FIRST_BATCH
         # Why a batch was refused last, so that each reason is logged once.
         self._refusal = ""
 
@@ -108,7 +125,7 @@ class Backfill:
         await repeat(self._look, interval_seconds=self._pace.interval, wake=self._requests)
 
     async def _look(self) -> float | None:
-        if self._dependencies.serving and await self._drain():
+        if self._dependencies.serving and (await self._drain() or not self._dependencies.serving):
             self._on_progress()
         return None if self._dependencies.serving else self._pace.away
 
@@ -133,7 +150,7 @@ class Backfill:
 
     async def _process_batch(self) -> tuple[bool, bool]:
         """Process one batch; return whether any vector was written or refused, and whether to go on."""
-        started_ns = self._traces.now_ns()
+        started_ns, started = self._traces.now_ns(), time.monotonic()
         async with self._outbox.claim(self._limit) as claim:
             if not claim.rows:
                 return False, False
@@ -153,8 +170,13 @@ class Backfill:
             for row in rows:
                 self._traces.vector_settled(row.uid, row.generation, state, started_ns)
         self._refusal = ""
-        self._limit = min(self._limit + self._limit // 8 + 1, _BATCH)
+        self._limit = self._next_limit(len(claim.rows), time.monotonic() - started)
         return result
+
+    def _next_limit(self, rows: int, seconds: float) -> int:
+        if seconds > self._pace.batch:
+            return max(1, int(rows * self._pace.batch / seconds))
+        return min(self._limit + self._limit // 8 + 1, _BATCH)
 
     async def _write(self, claim: Claim) -> tuple[bool, bool]:
         store = self._dependencies.vector_store

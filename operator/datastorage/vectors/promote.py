@@ -1,7 +1,8 @@
-"""Promotes objects whose vectors are no longer pending: their status goes from Degraded to Stored.
+"""Promotes objects whose vectors are no longer pending: their status says so, and no longer Degraded.
 
 The cluster lists the objects in question, and the archive says whether their vectors are still pending. So
-none is forgotten if another replica wrote the vector, or a crash came between vector and status.
+none is forgotten if another replica wrote the vector, or a crash came between vector and status. An object
+that is Stored while its vector is made in the background becomes Degraded if that is held up.
 """
 
 import asyncio
@@ -14,8 +15,9 @@ from datastorage.pipeline.clusterobject import (
     Body,
     ObjectVersion,
     observes_generation,
+    phase_of,
     read_or_log,
-    status_of,
+    vector_state_of,
     version_of,
 )
 from datastorage.pipeline.listing import Cluster, Page, Walk
@@ -23,7 +25,8 @@ from datastorage.pipeline.lookup import Archive as Rows
 from datastorage.pipeline.lookup import look_up
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
-from datastorage.records.vectorwrite import WriteState
+from datastorage.records.reasons import Reason
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
@@ -32,8 +35,12 @@ from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import table_of
 
-# Phases in which a vector may be pending.
-_PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
+# Nearly all objects are Stored, and few of them have a pending vector.
+_SELECTORS: Final = (
+    f"status.phase={Phase.DEGRADED}",
+    f"status.phase={Phase.RECORDING}",
+    f"status.phase={Phase.STORED},status.writes.vector.state={WriteState.PENDING}",
+)
 
 
 class Archive(Rows, Protocol):
@@ -57,9 +64,14 @@ class Pace:
 class PromotionRequests:
     """Requests for a look at the objects. Built before the promotion, so that other components can ask."""
 
-    def __init__(self, serving: Callable[[], bool]) -> None:
-        """``serving`` says whether vectors can be made and written, as far as is known."""
+    def __init__(
+        self, serving: Callable[[], bool], trouble: Callable[[], tuple[Reason, str] | None] = lambda: None
+    ) -> None:
+        """``serving`` says whether vectors can be made and written, as far as is known; ``trouble`` why they
+        can't, in a word and a sentence.
+        """
         self._serving = serving
+        self.trouble = trouble
         self.signal = Signal()
         """Set when vectors were written or given up, here or by others."""
 
@@ -110,7 +122,7 @@ class Promotion:
         self._walk = Walk(
             cluster,
             name="Listing the objects whose vectors were pending",
-            selectors=[f"status.phase={phase}" for phase in _PHASES],
+            selectors=_SELECTORS,
         )
 
     async def run(self) -> None:
@@ -140,34 +152,45 @@ class Promotion:
         return Promoted(queued, complete and not failed)
 
     async def _promote(self, page: Page) -> Promoted:
-        versions = [
-            version
+        found = [
+            (version, phase_of(body))
             for body in page.bodies
             if (version := read_or_log(page.kind, body, self._pending_version)) is not None
         ]
-        if not versions:
+        if not found:
             return Promoted(0, complete=True)
-        keys = [version.key for version in versions]
+        keys = [version.key for version, _ in found]
         answer = await look_up(self._archive, self._breaker, table_of(page.kind), keys)
         # By PostgreSQL's clock, like stored_at in the same status.
         now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
         queued, complete = 0, not answer.unanswered
-        for version in versions:
+        for version, phase in found:
             stored = answer.found.get(version.key)
-            if stored is None or stored.vector.state is WriteState.PENDING:
+            if stored is None:
+                continue
+            vector = self._present(stored.vector)
+            is_newly_held_up = vector.is_held_up and phase == Phase.STORED
+            if vector.state is WriteState.PENDING and not is_newly_held_up:
                 continue
             # One update at a time: a second one would only find that the first has changed the object.
             if not self._register.start(version.key, committed=True):
                 complete = False
                 continue
-            outcome = replace(stored, vector=replace(stored.vector, at=now))
+            outcome = replace(stored, vector=replace(vector, at=now))
             await self._statuses.put(StatusUpdate(version, outcome))
             queued += 1
         return Promoted(queued, complete)
 
+    def _present(self, vector: VectorWrite) -> VectorWrite:
+        """Return the state of a vector with what is known of the servers that it needs."""
+        trouble = self._requests.trouble()
+        if trouble is None or vector.reason is not Reason.QUEUED:
+            return vector
+        reason, message = trouble
+        return replace(vector, reason=reason, message=message)
+
     def _pending_version(self, kind: ResourceKind, body: Body) -> ObjectVersion | None:
         """Return the version of an object whose status is about its present spec, and says Pending."""
-        vector = status_of(body).get("writes", {}).get("vector", {})
-        if not observes_generation(body) or vector.get("state") != WriteState.PENDING:
+        if not observes_generation(body) or vector_state_of(body) != WriteState.PENDING:
             return None
         return version_of(kind, body, key_of(kind, body), default_ttl_seconds=self._default_ttl_seconds)
