@@ -46,8 +46,8 @@ def test_a_file_may_leave_out_all_groups_of_the_program(file: Path) -> None:
 
 def test_the_files_of_the_guides_are_right(file: Path) -> None:
     """That of the section on synonyms is taken, and is mounted where its setting says."""
-    asking = (_GUIDES / "asking.md").read_text(encoding="utf-8")
-    [text] = re.findall(r"```toml\n(.*?)```", asking, re.DOTALL)
+    searching = (_GUIDES / "searching.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```toml\n(.*?)```", searching, re.DOTALL)
     file.write_text(text)
     before, after = load_groups(ThesaurusSettings()), _of(file)
     assert len(set(after) - set(before)) == 3
