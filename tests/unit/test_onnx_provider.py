@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -140,6 +142,14 @@ class Folder:
             OnnxProvider(settings(self.path, **more))
         assert "\n" not in str(caught.value)
         return str(caught.value)
+
+
+def test_onnxruntime_keeps_and_sends_nothing_about_its_use(tmp_path: Path) -> None:
+    """It would write an identifier of the machine, and what is to be sent, into the folder for caches."""
+    loading = "import datastorage.embedding.sentencemodel"
+    places = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", loading], env=os.environ | places, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

@@ -3,9 +3,14 @@
 Only this module loads onnxruntime, which is not installed by default.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+# When it is loaded, onnxruntime makes an identifier of the machine and begins to send its maker what is done
+# with it. Its function that ends this can only be called afterwards.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
 import onnxruntime
