@@ -84,6 +84,8 @@ def _runs(question: str) -> list[list[Piece]]:
     runs: list[list[Piece]] = [[]]
     left = _MAX_WORDS
     for part in _PART.finditer(question):
+        if not left:
+            break
         if part["word"] is None or part["minus"]:
             runs.append([])
             continue
