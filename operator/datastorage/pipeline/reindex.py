@@ -85,7 +85,7 @@ class Reindex:
 
     def away(self) -> dict[str, str]:
         """Return the dependencies that the run waits for, each with the reason."""
-        why = self._postgres.reason or self._postgres.refused
+        why = self._postgres.why_waiting
         return {} if why is None else {"PostgreSQL": why}
 
     async def run(self) -> None:

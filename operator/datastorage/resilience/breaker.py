@@ -108,6 +108,11 @@ class Breaker:
         return next(iter(self._refusals.values()), None)
 
     @property
+    def why_waiting(self) -> str | None:
+        """Why work in ``run`` waits, or None if none does: all is held back, or this work is refused."""
+        return self.reason or self.refused
+
+    @property
     def serving(self) -> bool:
         """Whether an operation would be tried now."""
         return self._closed.is_set()

@@ -130,7 +130,7 @@ class Reembed:
             "the embedder": self._dependencies.embedder,
             "the vector store": self._dependencies.vector_store,
         }
-        found = {name: breaker.reason or breaker.refused for name, breaker in breakers.items()}
+        found = {name: breaker.why_waiting for name, breaker in breakers.items()}
         return {name: why for name, why in found.items() if why is not None}
 
     # From records to texts
