@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS, check_question, wording
+from datastorage.query.questionwords import (
+    MAX_QUESTION_CHARACTERS,
+    check_question,
+    without_excluded,
+    wording,
+)
 from datastorage.resources.reading.phrases import search_words
 
 
@@ -71,9 +76,24 @@ def test_a_question_is_prepared_like_the_searched_column(text: str) -> None:
 
 
 def test_a_long_question_is_bounded() -> None:
-    found = wording(" ".join(f'w{n} -x{n} "p{n} q"' for n in range(500)))
+    found = wording(" ".join(f"w{n}" for n in range(500)) + " ".join(f' -x{n} "p{n} q"' for n in range(8)))
     assert len(found.words) <= 64
-    assert len(found.phrases) <= 8
-    assert len(found.excluded) <= 8
+    assert (len(found.phrases), len(found.excluded)) == (8, 8)
     assert len(found.clues) <= 12
     assert max(map(len, wording("y" * 16_000).words)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [('"p{} q"', "9 phrases in quotation marks"), ("-x{}", "9 words and phrases to leave out")],
+)
+def test_what_is_beyond_the_limit_is_refused_and_not_ignored(part: str, what: str) -> None:
+    question = "crash " + " ".join(part.format(n) for n in range(9))
+    with pytest.raises(InvalidQueryError, match=f"{what}: the limit is 8"):
+        wording(question)
+    assert wording(question.replace(part.format(8), part.format(7)))
+
+
+def test_a_search_by_meaning_refuses_too_many_exclusions_too() -> None:
+    with pytest.raises(InvalidQueryError, match="the limit is 8"):
+        without_excluded("crash " + " ".join(f"-x{n}" for n in range(9)))

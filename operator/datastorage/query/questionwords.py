@@ -44,11 +44,15 @@ def check_question(text: str) -> None:
 
 
 def wording(question: str) -> Wording:
-    """Return the words of a question. Raises InvalidQueryError if it has no words to search for."""
+    """Return the words of a question.
+
+    Raises InvalidQueryError if it has no words to search for, or too many phrases or exclusions.
+    """
     asked = [part for part in _PART.finditer(question) if not part["minus"]]
     texts = [_text_of(part) for part in asked]
     words = [word for text in texts for word in _with_camel_case_split(text)]
-    phrases = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)[:_MAX_PHRASES]
+    quoted = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)
+    phrases = _bounded(quoted, "phrases in quotation marks")
     if not words:
         raise InvalidQueryError("the question has no words to search for, or only words to leave out")
     return Wording(
@@ -63,7 +67,7 @@ def wording(question: str) -> Wording:
 def without_excluded(question: str) -> tuple[str, list[str]]:
     """Return the question without its exclusions, and the excluded words and phrases.
 
-    Raises InvalidQueryError when nothing is left of the question.
+    Raises InvalidQueryError when nothing is left of the question, or when it has too many exclusions.
     """
     excluded = _excluded(question)
     asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)
@@ -73,7 +77,21 @@ def without_excluded(question: str) -> tuple[str, list[str]]:
 
 
 def _excluded(question: str) -> list[str]:
-    return _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])[:_MAX_PHRASES]
+    excluded = _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])
+    return _bounded(excluded, "words and phrases to leave out")
+
+
+def _bounded(phrases: list[str], what: str) -> list[str]:
+    """Return the phrases. Raises InvalidQueryError if there are too many.
+
+    To ignore some would show records that the question excludes, as if they were an answer to it.
+    """
+    if len(phrases) > _MAX_PHRASES:
+        raise InvalidQueryError(
+            f"the question has {len(phrases)} {what}: the limit is {_MAX_PHRASES}. If it is a text from "
+            "elsewhere, remove its quotation marks, and the minus signs before words"
+        )
+    return phrases
 
 
 def _runs(question: str) -> list[list[Piece]]:
