@@ -218,7 +218,7 @@ class Page(Answer):
 
 
 class History(Answer):
-    """All generations of an ActionTrace, the newest first."""
+    """The generations of an ActionTrace, the newest first."""
 
     items: list[Record]
 

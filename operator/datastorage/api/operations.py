@@ -7,6 +7,7 @@ from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.openapi import JSON, answer, operation
 from datastorage.api.requestschema import EXAMPLE, RECORD, UID
 from datastorage.query.archivesummary import DEFAULT_DAYS, MAX_DAYS
+from datastorage.query.questions import MAX_HISTORY
 
 NDJSON: Final = "application/x-ndjson"
 CANONICAL: Final = "application/vnd.kubernaut.canonical+json"
@@ -150,10 +151,11 @@ LIST: Final = operation(
 HISTORY: Final = operation(
     "getHistory",
     "Get the history of a record",
-    "Returns all generations of an ActionTrace, the newest first. An AuditRecord has one alone. A generation "
-    "with several contents is returned once for each: the cluster was restored from a backup, or cloned."
+    f"Returns the generations of an ActionTrace, the newest first, at most {MAX_HISTORY:,}; an earlier one "
+    "is returned by its number (`generation`). An AuditRecord has one alone. A generation with several "
+    "contents is returned once for each: the cluster was restored from a backup, or cloned."
     f"\n\n{_GETS}",
-    answers={200: answer("All generations.", "History")},
+    answers={200: answer("The generations.", "History")},
     errors=(*_QUERY_ERRORS, "ambiguous-uid", "not-found"),
 )
 _BYTES: Final = (

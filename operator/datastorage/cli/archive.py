@@ -158,7 +158,7 @@ def get(
     ] = None,
     history: Annotated[
         bool,
-        typer.Option("--history", help="All stored generations, the newest first. Needs a UID."),
+        typer.Option("--history", help="The stored generations, the newest first. Needs a UID."),
     ] = False,
     kind: Kind = None,
     output: DocumentOutput = DocumentFormat.YAML,
@@ -169,8 +169,9 @@ def get(
     It is the newest generation of the object. Where several objects had the
     same name one after another, it is the newest of them.
 
-    --history prints every stored generation. A generation with several contents
-    is printed once for each, marked diverged: the cluster was restored from a
+    --history prints the stored generations, the newest 1,000 at most; use
+    --generation for an earlier one. A generation with several contents is
+    printed once for each, marked diverged: the cluster was restored from a
     backup, or cloned.
 
     Examples:

@@ -47,8 +47,9 @@ from datastorage.storage.places import Orders, Place, PlacedRow, Position
 from datastorage.storage.summaries import Summaries
 from datastorage.tracing import current_exemplar
 
+MAX_HISTORY: Final = 1_000
+"""Generations of one object that an answer holds at most."""
 _NO_FILTER: Final = Filter()
-_MAX_HISTORY: Final = 1_000
 _SEARCHES: Final = {
     SearchMode.HYBRID: Operation.SEARCH_HYBRID,
     SearchMode.VECTOR: Operation.SEARCH_VECTOR,
@@ -227,7 +228,7 @@ class ArchiveQueries:
     async def history(
         self, uid: str, kind: str | None = None, *, scope: Scope = EVERYTHING
     ) -> tuple[ArchivedRecord, ...]:
-        """Return an object's generations, the newest first.
+        """Return an object's generations, the newest first, and at most MAX_HISTORY of them.
 
         Only rows within the scope are found. Raises RecordNotFoundError if there are none, and
         AmbiguousUidError.
@@ -236,7 +237,7 @@ class ArchiveQueries:
             uid = checked_uid(uid)
             tables = Filter(kind=kind).criteria().tables
             await self._check_namespaces(tables, uid, None, scope)
-            records = await self._load(await self._reader.generations(tables, uid, _MAX_HISTORY, scope=scope))
+            records = await self._load(await self._reader.generations(tables, uid, MAX_HISTORY, scope=scope))
             if not records:
                 raise RecordNotFoundError(f"no {kind or 'record'} {uid} in the archive")
             return records
