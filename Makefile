@@ -32,6 +32,8 @@ export UV
 # The environment of this repository, whatever the caller's shell has active.
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
+# Otherwise each of the hundreds of processes of the tests would compile all of its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
