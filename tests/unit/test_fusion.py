@@ -46,6 +46,19 @@ def test_everything_found_is_in_it_once_with_its_reasons() -> None:
     assert fused({}, {}) == {}
 
 
+def test_others_of_an_incident_count_by_their_meaning_unless_they_were_found() -> None:
+    near, worded = [match("near", 0.5)], [replace(match("words", ALL_WORDS), clue_weight=1.0)]
+    others = [match(name, 0.0) for name in ("near", "words", "nearer", "unknown")]
+    similarities = Similarities({b"words": 0.1, b"nearer": 0.3}, BACKGROUND)
+    found = {each.match.place.key.uid: each for each in fuse(near, worded, similarities, correlated=others)}
+    alone = {each.match.place.key.uid: each for each in fuse(near, worded, similarities)}
+    assert alone == {name: found[name] for name in ("near", "words")}
+    assert {name: (each.match.similarity, each.found_by) for name, each in found.items() - alone.items()} == {
+        "nearer": (0.3, ()), "unknown": (None, ()),
+    }  # fmt: skip
+    assert found["nearer"].match.score > found["unknown"].match.score == 0
+
+
 def test_exact_words_are_ahead_unless_another_record_is_much_nearer() -> None:
     found = fused({"near": 0.35, "nearest": 0.75}, {"words": ALL_WORDS}, {"words": 0.2})
     scores = {name: each.match.score for name, each in found.items()}

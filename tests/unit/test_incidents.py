@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.query.fusion import Fused
-from datastorage.query.incidents import lifted, page_of
+from datastorage.query.incidents import leading, lifted, page_of
 from datastorage.query.searchresult import FoundBy
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.matches import Match
@@ -69,6 +69,25 @@ def test_those_that_only_the_lift_gives_a_score_are_in_the_order_of_meaning() ->
     found = [hit("far", 0, similarity=-0.1), hit("nearer", 0, similarity=0.1), hit("without", 0)]
     after = lifted([*found, hit("best", 0.8)], incidents_of(dict.fromkeys(("far", "nearer", "best"), "rr-1")))
     assert [name_of(each) for each in after] == ["best", "nearer", "far", "without"]
+
+
+def test_a_hit_that_neither_meaning_nor_words_have_found_is_there_for_its_incident() -> None:
+    """Even behind all others it says so: it would not be there otherwise."""
+    along = replace(hit("along", 0), found_by=())
+    after = lifted(
+        [hit("best", 0.4), hit("other", 0.3), along], incidents_of({"best": "rr-1", "along": "rr-1"})
+    )
+    assert [(name_of(each), each.found_by) for each in after] == [
+        ("best", _WORDS), ("other", _WORDS), ("along", (FoundBy.INCIDENT,)),
+    ]  # fmt: skip
+
+
+def test_the_leading_incidents_are_those_of_the_first_of_each_search() -> None:
+    near = [hit(name, 0).match for name in ("a", "b", "c", "d", "alone", "late")]
+    worded = [hit(name, 0).match for name in ("e", "a")]
+    incidents = {"a": "rr-1", "b": "rr-2", "c": "rr-1", "late": "rr-3", "e": "rr-4"}
+    assert leading([near, worded], incidents_of(incidents)) == ["rr-1", "rr-2", "rr-4"]
+    assert leading([], {}) == []
 
 
 def test_a_clue_lifts_its_record_alone() -> None:

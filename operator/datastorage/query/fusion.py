@@ -23,7 +23,6 @@ from typing import Final
 
 from datastorage.query.searchresult import FoundBy
 from datastorage.storage.matches import Background, Match, Similarities
-from datastorage.storage.places import Place
 
 # The share of a record of some 65 words that has each word of the question once. PostgreSQL's rank of a
 # record with a word is about 0.06, divided by the logarithm of its length.
@@ -52,41 +51,46 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A record that was found by meaning, by words, or by both."""
+    """A record that was found by meaning, by words, by both, or by its incident alone."""
 
     match: Match
     """Its score is between 0 and 1."""
     found_by: tuple[FoundBy, ...]
+    """Empty if neither meaning nor words have found it."""
 
 
 def fuse(
-    near: Sequence[Match], worded: Sequence[Match], similarities: Similarities, scale: Scale = Scale()
+    near: Sequence[Match],
+    worded: Sequence[Match],
+    similarities: Similarities,
+    scale: Scale = Scale(),
+    *,
+    correlated: Sequence[Match] = (),
 ) -> list[Fused]:
-    """Return every record that either search found, in no particular order.
+    """Return every record that either search found, and others of their incidents, in no particular order.
 
-    ``similarities`` are those of the texts that words alone have found. A text that is neither among them nor
-    near has no vector, and its records count as ones that were picked at random.
+    ``similarities`` are those of the texts that the search by meaning has not found. A text that is neither
+    among them nor near has no vector, and its records count as ones that were picked at random.
     """
     # Only a few records of each text are in ``near``, and words may have found others of it.
     known = {**{match.text_hash or b"": match.score for match in near}, **similarities.of_texts}
     by_meaning = {match.place: match for match in near}
     by_words = {match.place: match for match in worded}
+    matches = {match.place: match for match in correlated} | by_meaning | by_words
     return [
-        _fused(place, by_meaning.get(place), by_words.get(place), known, similarities.background, scale)
-        for place in by_meaning | by_words
+        _fused(match, by_meaning.get(place), by_words.get(place), known, similarities.background, scale)
+        for place, match in matches.items()
     ]
 
 
 def _fused(
-    place: Place,
+    match: Match,
     near: Match | None,
     worded: Match | None,
     similarities: Mapping[bytes, float],
     background: Background,
     scale: Scale,
 ) -> Fused:
-    match = worded or near
-    assert match is not None, place
     similarity = similarities.get(match.text_hash or b"")
     # Where most of the texts are about the question, one that is not would be very far away. It is still no
     # worse than one about which nothing is known.

@@ -3,6 +3,9 @@
 A record that answers a question in part is a better hit if another one of its incident answers it well. So
 the records of an incident lift each other, and an answer shows them together. It shows a few of them, because
 a single incident must not fill the page.
+
+The search by both looks at other records of the leading incidents, too, not only at those that meaning or
+words have found. The larger an archive is, the fewer records of an incident are among the first of either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +22,22 @@ from datastorage.storage.places import Place
 # benchmarks/search: anything from 0.4 to 0.9 is equally good in both parts of the set, for each model.
 _LIFT: Final = 0.5
 _PER_INCIDENT: Final = 3
+# The first records of a search whose incidents are looked at as a whole.
+_LEADING: Final = 5
+
+
+def leading(rankings: Iterable[Sequence[Match]], incidents: Mapping[Place, str]) -> list[str]:
+    """Return the incidents of the first records of each search."""
+    first = chain.from_iterable(ranking[:_LEADING] for ranking in rankings)
+    return list(dict.fromkeys(incidents[match.place] for match in first if match.place in incidents))
 
 
 def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
     """Return the hits with the scores that their incidents give them, the best first.
 
-    ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one only
-    because of its incident says so in ``found_by``. The clues of a question lift nothing but their records.
+    ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one, or is
+    there at all, only because of its incident says so in ``found_by``. The clues of a question lift nothing
+    but their records.
     """
     of_hits = [_incident(hit.match, incidents) for hit in found]
     best: dict[str | Place, float] = {}
@@ -66,7 +78,8 @@ def _lifted(match: Match, best: float) -> Match:
 
 
 def _hit_of(hit: Fused, match: Match, *, is_raised: bool) -> Fused:
-    return Fused(match, (*hit.found_by, FoundBy.INCIDENT) if is_raised else hit.found_by)
+    by_incident = is_raised or not hit.found_by
+    return Fused(match, (*hit.found_by, FoundBy.INCIDENT) if by_incident else hit.found_by)
 
 
 def _ordered(matches: Sequence[Match]) -> list[int]:

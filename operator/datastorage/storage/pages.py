@@ -10,6 +10,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, ShapedStatement, with_conditions
 from datastorage.storage.keys import key_columns
+from datastorage.storage.matches import Match
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
 from datastorage.storage.readonly import ONE_PLAN, plan_for, reading
 
@@ -179,6 +180,20 @@ _CORRELATION_IDS: Final = """
     FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
     WHERE k.table_name = 'action_traces' AND r.correlation_id IS NOT NULL
 """
+# The newest rows of each correlation ID, $2 of each table.
+_CORRELATED: Final = with_conditions("""
+    SELECT given.shared AS correlation_id, found.* FROM unnest($1::text[]) AS given (shared)
+    CROSS JOIN LATERAL (
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
+        FROM datastorage.audit_records AS r
+        WHERE r.correlation_id = given.shared AND {of_audit_records}
+        ORDER BY r.happened_at DESC LIMIT $2)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
+        FROM datastorage.action_traces AS r
+        WHERE r.correlation_id = given.shared AND {of_action_traces} AND {newest}
+        ORDER BY r.happened_at DESC LIMIT $2)) AS found
+""")
 # Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
 _LOAD: Final = """
     WITH wanted AS (
@@ -295,6 +310,20 @@ class ArchiveReader:
         async with reading(self._database, plan=ONE_PLAN) as connection:
             rows = await connection.fetch(_CORRELATION_IDS, *_arrays(places))
         return {places[row["place"] - 1]: row["correlation_id"] for row in rows}
+
+    async def correlated(
+        self, correlation_ids: Sequence[str], criteria: Criteria, *, limit: int
+    ) -> dict[str, list[Match]]:
+        """Return the newest rows of each correlation ID that meet the criteria; they have no score.
+
+        There are at most ``limit`` of each table.
+        """
+        async with reading(self._database, plan=ONE_PLAN) as connection:
+            rows = await connection.fetch(_CORRELATED, correlation_ids, limit, *criteria.arguments)
+        found: dict[str, list[Match]] = {}
+        for row in rows:
+            found.setdefault(row["correlation_id"], []).append(Match(place_of(row), row["text_hash"], 0.0))
+        return found
 
     async def load_and_count(
         self,
