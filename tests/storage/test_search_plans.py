@@ -163,8 +163,8 @@ async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> l
 
 @pytest.mark.parametrize(
     "sql",
-    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS],
-    ids=["load", "sharing", "correlation IDs"],
+    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS, queries._CORRELATED],
+    ids=["load", "sharing", "correlation IDs", "correlated"],
 )
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
     async with reading(database) as connection:
