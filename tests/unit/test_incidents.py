@@ -20,7 +20,7 @@ _WORDS = (FoundBy.WORDS,)
 
 def hit(name: str, score: float, clue_weight: float = 0, similarity: float | None = None) -> Fused:
     place = Place(Table.AUDIT_RECORDS, replace(KEY, uid=name))
-    return Fused(Match(place, None, score, clue_weight, similarity), _WORDS)
+    return Fused(Match(place, None, 0, clue_weight, similarity), score, _WORDS)
 
 
 def name_of(hit: Fused) -> str:
@@ -32,7 +32,7 @@ def incidents_of(incidents: dict[str, str]) -> dict[Place, str]:
 
 
 def scores(found: list[Fused]) -> dict[str, float]:
-    return {name_of(each): each.match.score for each in found}
+    return {name_of(each): each.score for each in found}
 
 
 @st.composite
@@ -102,19 +102,19 @@ def test_a_clue_lifts_its_record_alone() -> None:
 def test_the_lift_keeps_what_else_is_known_of_the_order(given: tuple[list[Fused], dict[Place, str]]) -> None:
     found, incidents = given
     before, after = {name_of(each): each for each in found}, lifted(found, incidents)
-    totals = [each.match.total for each in after]
+    totals = [each.total for each in after]
     assert totals == sorted(totals, reverse=True)
     assert {name_of(each) for each in after} == set(before)
     # Whatever has a clue is still ahead of whatever has none.
     with_clue = [each.match.clue_weight > 0 for each in after]
     assert with_clue == sorted(with_clue, reverse=True)
     for each in after:
-        place, own = each.match.place, before[name_of(each)].match.score
-        of_incident = [other.match.score for other in found if incidents.get(other.match.place) ==
+        place, own = each.match.place, before[name_of(each)].score
+        of_incident = [other.score for other in found if incidents.get(other.match.place) ==
                        incidents.get(place)]  # fmt: skip
-        assert own <= each.match.score <= max(of_incident)
+        assert own <= each.score <= max(of_incident)
         if place not in incidents:
-            assert each.match.score == own
+            assert each.score == own
 
 
 @given(found_with_incidents())
@@ -149,7 +149,7 @@ def test_a_page_has_three_of_an_incident_at_most_and_has_them_together(
     # The best of the runs are in order, and so is each run.
     totals: dict[object, list[float]] = {}
     for incident, each in zip(of_page, page, strict=True):
-        totals.setdefault(incident, []).append(each.match.total)
+        totals.setdefault(incident, []).append(each.total)
     firsts = [run[0] for run in totals.values()]
     assert firsts == sorted(firsts, reverse=True)
     assert all(run == sorted(run, reverse=True) for run in totals.values())

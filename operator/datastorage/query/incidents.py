@@ -42,13 +42,13 @@ def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused
     of_hits = [_incident(hit.match, incidents) for hit in found]
     best: dict[str | Place, float] = {}
     for incident, hit in zip(of_hits, found, strict=True):
-        best[incident] = max(hit.match.score, best.get(incident, hit.match.score))
-    matches = [_lifted(hit.match, best[incident]) for incident, hit in zip(of_hits, found, strict=True)]
+        best[incident] = max(hit.score, best.get(incident, hit.score))
+    after = [_lifted(hit, best[incident]) for incident, hit in zip(of_hits, found, strict=True)]
     # A hash of a place takes long, and there may be thousands of hits: from here on they are known by number.
-    before = {number: rank for rank, number in enumerate(_ordered([hit.match for hit in found]))}
+    before = {number: rank for rank, number in enumerate(_ordered(found))}
     return [
-        _hit_of(found[number], matches[number], is_raised=rank < before[number])
-        for rank, number in enumerate(_ordered(matches))
+        _explained(after[number], is_raised=rank < before[number])
+        for rank, number in enumerate(_ordered(after))
     ]
 
 
@@ -73,15 +73,16 @@ def _incident(match: Match, incidents: Mapping[Place, str]) -> str | Place:
     return incidents.get(match.place, match.place)
 
 
-def _lifted(match: Match, best: float) -> Match:
-    return match if best == match.score else replace(match, score=match.score + _LIFT * (best - match.score))
+def _lifted(hit: Fused, best: float) -> Fused:
+    return hit if best == hit.score else replace(hit, score=hit.score + _LIFT * (best - hit.score))
 
 
-def _hit_of(hit: Fused, match: Match, *, is_raised: bool) -> Fused:
+def _explained(hit: Fused, *, is_raised: bool) -> Fused:
+    """Return the hit with its incident among its reasons if it would not be there, or not before others."""
     by_incident = is_raised or not hit.found_by
-    return Fused(match, (*hit.found_by, FoundBy.INCIDENT) if by_incident else hit.found_by)
+    return replace(hit, found_by=(*hit.found_by, FoundBy.INCIDENT)) if by_incident else hit
 
 
-def _ordered(matches: Sequence[Match]) -> list[int]:
-    """Return the numbers of the matches, that of the best first."""
-    return sorted(range(len(matches)), key=lambda number: matches[number].order())
+def _ordered(hits: Sequence[Fused]) -> list[int]:
+    """Return the numbers of the hits, that of the best first."""
+    return sorted(range(len(hits)), key=lambda number: hits[number].order())

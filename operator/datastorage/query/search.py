@@ -120,7 +120,7 @@ class Searcher:
                 return await self._by_words(await self._text_matches(question, criteria, depth), depth)
             case SearchMode.VECTOR:
                 near = await self._near(question, criteria, depth)
-                found = [Fused(match, (FoundBy.MEANING,)) for match in near.matches]
+                found = [Fused(match, match.similarity or 0, (FoundBy.MEANING,)) for match in near.matches]
                 incidents = await self._incidents(near.matches)
                 return _Found(mode, _best(found, incidents), incidents, near.is_all)
             case SearchMode.HYBRID:
@@ -128,7 +128,7 @@ class Searcher:
 
     async def _by_words(self, matches: Sequence[Match], depth: int, degraded: str | None = None) -> _Found:
         incidents = await self._incidents(matches)
-        hits = _best([Fused(match, (FoundBy.WORDS,)) for match in matches], incidents)
+        hits = _best([Fused(match, match.share, (FoundBy.WORDS,)) for match in matches], incidents)
         return _Found(SearchMode.TEXT, hits, incidents, len(matches) < depth, degraded)
 
     async def _by_both(self, question: str, criteria: Criteria, depth: int) -> _Found:
@@ -242,7 +242,7 @@ class Searcher:
         )
         hits = (
             SearchHit(
-                record, hit.match.total, hit.match.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
+                record, hit.total, hit.match.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
                 incident := incidents.get(hit.match.place), of_incident.get(incident, 0),
             )
             for hit, record in zip(shown, records, strict=True)

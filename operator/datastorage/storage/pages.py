@@ -314,7 +314,7 @@ class ArchiveReader:
     async def correlated(
         self, correlation_ids: Sequence[str], criteria: Criteria, *, limit: int
     ) -> dict[str, list[Match]]:
-        """Return the newest rows of each correlation ID that meet the criteria; they have no score.
+        """Return the newest rows of each correlation ID that meet the criteria, not compared with a question.
 
         There are at most ``limit`` of each table.
         """
@@ -322,7 +322,7 @@ class ArchiveReader:
             rows = await connection.fetch(_CORRELATED, correlation_ids, limit, *criteria.arguments)
         found: dict[str, list[Match]] = {}
         for row in rows:
-            found.setdefault(row["correlation_id"], []).append(Match(place_of(row), row["text_hash"], 0.0))
+            found.setdefault(row["correlation_id"], []).append(Match(place_of(row), row["text_hash"]))
         return found
 
     async def load_and_count(
