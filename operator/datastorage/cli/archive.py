@@ -230,7 +230,7 @@ def _name_of(record: str, namespace: str | None) -> tuple[str, str] | None:
 @with_option_groups
 def timeline(
     correlation_id: Annotated[
-        str, typer.Argument(metavar="CORRELATION_ID", help="Correlation ID of the remediation.")
+        str, typer.Argument(metavar="CORRELATION_ID", help="Correlation ID of the incident.")
     ],
     *,
     namespace: Namespace = None,
@@ -239,7 +239,7 @@ def timeline(
     output: Output = Format.TABLE,
     server: ServerOptions,
 ) -> None:
-    """Print all records of one remediation, in the order of events.
+    """Print all records of one incident, in the order of events.
 
     Each AuditRecord is one entry, and so is every generation of an ActionTrace.
     The time of an AuditRecord is its startTime, otherwise its creation. The

@@ -1,4 +1,4 @@
-"""The statements that read records: pages, single objects and remediations."""
+"""The statements that read records: pages, single objects and incidents."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -75,7 +75,7 @@ _ORDERS: Final = {
         (Table.ACTION_TRACES, f"({_OF_FIRST})[2]"),
     )
 }
-_REMEDIATION: Final = """
+_INCIDENT: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.audit_records
@@ -253,17 +253,17 @@ class ArchiveReader:
         placed = _placed_in_page(rows)
         return [(each, _outline(each.place, row)) for each, row in zip(placed, rows, strict=True)]
 
-    async def remediation(
+    async def incident(
         self, correlation_id: str, after: Position | None, limit: int, *, scope: Scope = EVERYTHING
     ) -> list[PlacedRow]:
-        """Return the rows of a remediation that come after a position, with all generations of its traces.
+        """Return the rows of an incident that come after a position, with all generations of its traces.
 
         The order is that of query/timeline.py. Positions have one time and three numbers. Only rows within
         the scope are returned.
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit, *astuple(scope))
+            rows = await connection.fetch(_INCIDENT, correlation_id, *start, limit, *astuple(scope))
         return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(
