@@ -16,7 +16,7 @@ OBJECT_UID: Final = "object_uid"
 CORRELATION_ID: Final = "correlation_id"
 TRACE_ID: Final = "trace_id"
 REQUEST_ID: Final = "request_id"
-"""The fields that name an object, its remediation, its trace, and a request."""
+"""The fields that name an object, its incident, its trace, and a request."""
 # Loggers that report every object or request at INFO.
 _QUIET: Final = ("kopf", "asyncio", "alembic")
 # uvicorn warns of each malformed request: any port scanner would fill the log.

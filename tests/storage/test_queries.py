@@ -239,7 +239,7 @@ async def test_a_wrong_limit_is_refused(archive: SearchableArchive, limit: int) 
 
 
 @pytest.mark.oldest_postgres
-async def test_a_remediation_reads_as_it_happened(archive: SearchableArchive) -> None:
+async def test_an_incident_reads_as_it_happened(archive: SearchableArchive) -> None:
     trace = action_trace(creationTimestamp=at(1))
 
     def generation(number: int, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -186,6 +186,51 @@ async def test_a_long_incident_does_not_shorten_the_page(
     assert result.hits[0].more_of_incident == 117
 
 
+async def fill_with_an_answer_and_much_else(archive: SearchableArchive) -> None:
+    """Store a record that answers, others of its incident that say other things, and many others.
+
+    Of these others, each is nearer than the records of the incident are, and has a word of the question.
+    """
+    await archive.put(
+        said("rr-1", "a song was sung all night", name="song"),
+        said("rr-1", "somebody danced all night", name="dance"),
+        said("rr-1", "memory limit reached by checkout pod", name="best"),
+        *(said(f"rr-b{n}", f"memory of y{n} or z{n} in v{n} and w{n}", name=f"b{n}") for n in range(60)),
+    )
+
+
+_ABOUT_MEMORY = "memory limit reached checkout pod"
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["together", "flat"])
+@pytest.mark.oldest_postgres
+async def test_the_answer_brings_others_of_its_incident_that_no_search_would_find(
+    archive: SearchableArchive, *, flat: bool
+) -> None:
+    await fill_with_an_answer_and_much_else(archive)
+    result = await archive.ask.search(_ABOUT_MEMORY, flat=flat)
+    hits = {hit.record.name: hit for hit in result.hits}
+    assert set(names(result)[:3]) == {"best", "song", "dance"}
+    assert hits["song"].found_by == hits["dance"].found_by == (FoundBy.INCIDENT,)
+    assert None not in {hits["song"].similarity, hits["dance"].similarity}
+    for mode in (SearchMode.TEXT, SearchMode.VECTOR):
+        alone = await archive.ask.search(_ABOUT_MEMORY, mode=mode, flat=flat)
+        assert not {"song", "dance"} & set(names(alone))
+
+
+async def test_no_record_comes_along_that_has_excluded_words_or_does_not_meet_the_filter(
+    archive: SearchableArchive,
+) -> None:
+    await fill_with_an_answer_and_much_else(archive)
+    result = await archive.ask.search(f"{_ABOUT_MEMORY} -song")
+    assert names(result)[:2] == ["best", "dance"]
+    assert "song" not in names(result)
+    newest = Filter(since=result.hits[0].record.created_at)
+    result = await archive.ask.search(_ABOUT_MEMORY, newest)
+    assert names(result)[0] == "best"
+    assert not {"song", "dance"} & set(names(result))
+
+
 @pytest.fixture(scope="module")
 def drawn(databases: TestDatabases) -> TestDatabase:
     """Records of a few incidents, with a few texts; the test only reads."""

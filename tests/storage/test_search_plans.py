@@ -163,8 +163,8 @@ async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> l
 
 @pytest.mark.parametrize(
     "sql",
-    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS],
-    ids=["load", "sharing", "correlation IDs"],
+    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS, queries._CORRELATED],
+    ids=["load", "sharing", "correlation IDs", "correlated"],
 )
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
     async with reading(database) as connection:
@@ -347,7 +347,7 @@ async def test_clues_are_found_by_an_index(database: Database, criteria: Criteri
         _assert_indexes(await _scans(database, clues.CLUES, *arguments, *criteria.arguments))
 
 
-async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
+async def test_single_records_and_incidents_read_indexes(database: Database) -> None:
     places = [row.place for row in await ArchiveReader(database).page(Criteria(), None, 100)]
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
@@ -356,7 +356,7 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
-            scans = await _scans(database, queries._REMEDIATION, "rr-7", *after, 1000, *scope)
+            scans = await _scans(database, queries._INCIDENT, "rr-7", *after, 1000, *scope)
             _assert_indexes(scans)
             names = {scan["Index Name"] for scan in scans}
             assert all(name.endswith("correlation_id_happened_at_idx") for name in names), names

@@ -55,7 +55,7 @@ class _Records:
         full_text = FullText(self.archive.store.database, synonyms=groups, limits=limits)
         asked = replace(wording(question), clues=())
         found = await full_text.find(Criteria(), asked, limit=1_000, per_text=3)
-        return {self.messages[match.place.key.uid]: match.score for match in found or []}
+        return {self.messages[match.place.key.uid]: match.share for match in found or []}
 
 
 @pytest_asyncio.fixture

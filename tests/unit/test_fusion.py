@@ -20,15 +20,16 @@ cosines = st.floats(-1, 1)
 shares = st.floats(0, 0.1)
 
 
-def match(name: str, score: float) -> Match:
-    return Match(Place(Table.AUDIT_RECORDS, replace(KEY, uid=name)), name.encode(), score)
+def match(name: str, share: float = 0, similarity: float | None = None) -> Match:
+    place = Place(Table.AUDIT_RECORDS, replace(KEY, uid=name))
+    return Match(place, name.encode(), share, similarity=similarity)
 
 
 def fused(
     near: dict[str, float], worded: dict[str, float], similarities: dict[str, float] | None = None
 ) -> dict[str, Fused]:
     found = fuse(
-        [match(*each) for each in near.items()],
+        [match(name, similarity=cosine) for name, cosine in near.items()],
         [match(*each) for each in worded.items()],
         Similarities({name.encode(): score for name, score in (similarities or {}).items()}, BACKGROUND),
     )
@@ -46,28 +47,41 @@ def test_everything_found_is_in_it_once_with_its_reasons() -> None:
     assert fused({}, {}) == {}
 
 
+def test_others_of_an_incident_count_by_their_meaning_unless_they_were_found() -> None:
+    near, worded = [match("near", similarity=0.5)], [replace(match("words", ALL_WORDS), clue_weight=1.0)]
+    others = [match(name) for name in ("near", "words", "nearer", "unknown")]
+    similarities = Similarities({b"words": 0.1, b"nearer": 0.3}, BACKGROUND)
+    found = {each.match.place.key.uid: each for each in fuse(near, worded, similarities, correlated=others)}
+    alone = {each.match.place.key.uid: each for each in fuse(near, worded, similarities)}
+    assert alone == {name: found[name] for name in ("near", "words")}
+    assert {name: (each.match.similarity, each.found_by) for name, each in found.items() - alone.items()} == {
+        "nearer": (0.3, ()), "unknown": (None, ()),
+    }  # fmt: skip
+    assert found["nearer"].score > found["unknown"].score == 0
+
+
 def test_exact_words_are_ahead_unless_another_record_is_much_nearer() -> None:
     found = fused({"near": 0.35, "nearest": 0.75}, {"words": ALL_WORDS}, {"words": 0.2})
-    scores = {name: each.match.score for name, each in found.items()}
+    scores = {name: each.score for name, each in found.items()}
     assert sorted(scores, key=lambda name: -scores[name]) == ["nearest", "words", "near"]
 
 
 def test_a_record_without_a_vector_counts_as_one_picked_at_random() -> None:
     found = fused({}, {"without": 0.01, "average": 0.01}, {"average": BACKGROUND.mean})
-    assert found["without"].match.score == found["average"].match.score
+    assert found["without"].score == found["average"].score
 
 
 def test_a_text_that_is_very_far_is_no_worse_than_one_picked_at_random() -> None:
     """Where most texts are about one thing, others are further away than words could make up for."""
     found = fused({"near": 0.6}, {"far": ALL_WORDS, "random": ALL_WORDS}, {"far": -0.9, "random": 0.1})
-    assert found["far"].match.score == found["random"].match.score
+    assert found["far"].score == found["random"].score
 
 
 def test_a_few_words_are_worth_less_than_a_nearer_meaning() -> None:
     """All words are worth six standard deviations: in proportion, a third of them would be worth two."""
     third = ALL_WORDS / 3
     found = fused({"near": 0.25}, {"few": third, "all": ALL_WORDS}, {"few": 0.1, "all": 0.1})
-    scores = {name: each.match.score for name, each in found.items()}
+    scores = {name: each.score for name, each in found.items()}
     assert sorted(scores, key=lambda name: -scores[name]) == ["all", "near", "few"]
 
 
@@ -79,10 +93,10 @@ def test_a_part_of_the_words_is_worth_no_more_than_that_part_of_them_all(share: 
 
 
 def test_another_scale_gives_another_order() -> None:
-    near, worded = [match("near", 0.35)], [match("words", ALL_WORDS / 2)]
+    near, worded = [match("near", similarity=0.35)], [match("words", ALL_WORDS / 2)]
     similarities = Similarities({b"words": 0.1}, BACKGROUND)
     best = {
-        scale: max(fuse(near, worded, similarities, scale), key=lambda each: each.match.score)
+        scale: max(fuse(near, worded, similarities, scale), key=lambda each: each.score)
         for scale in (Scale(all_words=6, power=1.5), Scale(all_words=8, power=1), Scale(all_words=12))
     }
     assert [each.match.place.key.uid for each in best.values()] == ["near", "words", "words"]
@@ -92,9 +106,9 @@ def test_another_scale_gives_another_order() -> None:
 def test_more_of_either_is_never_worse(one: float, other: float, few: float, many: float) -> None:
     (one, other), (few, many) = sorted((one, other)), sorted((few, many))
     found = fused({"less": one, "nearer": other, "more": one}, {"less": few, "nearer": few, "more": many})
-    assert found["less"].match.score <= found["nearer"].match.score
-    assert found["less"].match.score <= found["more"].match.score
-    assert all(0 <= each.match.score <= 1 for each in found.values())
+    assert found["less"].score <= found["nearer"].score
+    assert found["less"].score <= found["more"].score
+    assert all(0 <= each.score <= 1 for each in found.values())
 
 
 @given(cosines, cosines, shares, shares, st.floats(0.1, 3), st.floats(-0.5, 0.5))
@@ -105,8 +119,10 @@ def test_a_model_with_other_cosines_gives_the_same_order(
 
     def scores(factor: float, shift: float) -> list[float]:
         background = Background(factor * BACKGROUND.mean + shift, factor * BACKGROUND.deviation)
-        near = [match(name, factor * cosine + shift) for name, cosine in (("a", one), ("b", other))]
+        near = [
+            match(name, similarity=factor * cosine + shift) for name, cosine in (("a", one), ("b", other))
+        ]
         found = fuse(near, [match("a", few), match("b", many)], Similarities({}, background))
-        return [each.match.score for each in found]
+        return [each.score for each in found]
 
     assert scores(factor, shift) == pytest.approx(scores(1.0, 0.0))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.query.fusion import Fused
-from datastorage.query.incidents import lifted, page_of
+from datastorage.query.incidents import leading, lifted, page_of
 from datastorage.query.searchresult import FoundBy
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.matches import Match
@@ -20,7 +20,7 @@ _WORDS = (FoundBy.WORDS,)
 
 def hit(name: str, score: float, clue_weight: float = 0, similarity: float | None = None) -> Fused:
     place = Place(Table.AUDIT_RECORDS, replace(KEY, uid=name))
-    return Fused(Match(place, None, score, clue_weight, similarity), _WORDS)
+    return Fused(Match(place, None, 0, clue_weight, similarity), score, _WORDS)
 
 
 def name_of(hit: Fused) -> str:
@@ -32,7 +32,7 @@ def incidents_of(incidents: dict[str, str]) -> dict[Place, str]:
 
 
 def scores(found: list[Fused]) -> dict[str, float]:
-    return {name_of(each): each.match.score for each in found}
+    return {name_of(each): each.score for each in found}
 
 
 @st.composite
@@ -71,6 +71,25 @@ def test_those_that_only_the_lift_gives_a_score_are_in_the_order_of_meaning() ->
     assert [name_of(each) for each in after] == ["best", "nearer", "far", "without"]
 
 
+def test_a_hit_that_neither_meaning_nor_words_have_found_is_there_for_its_incident() -> None:
+    """Even behind all others it says so: it would not be there otherwise."""
+    along = replace(hit("along", 0), found_by=())
+    after = lifted(
+        [hit("best", 0.4), hit("other", 0.3), along], incidents_of({"best": "rr-1", "along": "rr-1"})
+    )
+    assert [(name_of(each), each.found_by) for each in after] == [
+        ("best", _WORDS), ("other", _WORDS), ("along", (FoundBy.INCIDENT,)),
+    ]  # fmt: skip
+
+
+def test_the_leading_incidents_are_those_of_the_first_of_each_search() -> None:
+    near = [hit(name, 0).match for name in ("a", "b", "c", "d", "alone", "late")]
+    worded = [hit(name, 0).match for name in ("e", "a")]
+    incidents = {"a": "rr-1", "b": "rr-2", "c": "rr-1", "late": "rr-3", "e": "rr-4"}
+    assert leading([near, worded], incidents_of(incidents)) == ["rr-1", "rr-2", "rr-4"]
+    assert leading([], {}) == []
+
+
 def test_a_clue_lifts_its_record_alone() -> None:
     """It is no measure of how well the record answers the question."""
     found = [hit("clue", 0.2, clue_weight=1), hit("weak", 0.1), hit("near", 0.5)]
@@ -83,19 +102,19 @@ def test_a_clue_lifts_its_record_alone() -> None:
 def test_the_lift_keeps_what_else_is_known_of_the_order(given: tuple[list[Fused], dict[Place, str]]) -> None:
     found, incidents = given
     before, after = {name_of(each): each for each in found}, lifted(found, incidents)
-    totals = [each.match.total for each in after]
+    totals = [each.total for each in after]
     assert totals == sorted(totals, reverse=True)
     assert {name_of(each) for each in after} == set(before)
     # Whatever has a clue is still ahead of whatever has none.
     with_clue = [each.match.clue_weight > 0 for each in after]
     assert with_clue == sorted(with_clue, reverse=True)
     for each in after:
-        place, own = each.match.place, before[name_of(each)].match.score
-        of_incident = [other.match.score for other in found if incidents.get(other.match.place) ==
+        place, own = each.match.place, before[name_of(each)].score
+        of_incident = [other.score for other in found if incidents.get(other.match.place) ==
                        incidents.get(place)]  # fmt: skip
-        assert own <= each.match.score <= max(of_incident)
+        assert own <= each.score <= max(of_incident)
         if place not in incidents:
-            assert each.match.score == own
+            assert each.score == own
 
 
 @given(found_with_incidents())
@@ -130,7 +149,7 @@ def test_a_page_has_three_of_an_incident_at_most_and_has_them_together(
     # The best of the runs are in order, and so is each run.
     totals: dict[object, list[float]] = {}
     for incident, each in zip(of_page, page, strict=True):
-        totals.setdefault(incident, []).append(each.match.total)
+        totals.setdefault(incident, []).append(each.total)
     firsts = [run[0] for run in totals.values()]
     assert firsts == sorted(firsts, reverse=True)
     assert all(run == sorted(run, reverse=True) for run in totals.values())

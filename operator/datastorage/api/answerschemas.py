@@ -192,7 +192,7 @@ class Target(Answer):
 class Outline(Stored):
     """A record in a list. A text of more than 512 characters is cut."""
 
-    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    correlation_id: str | None = Field(description="The incident that the record belongs to.")
     type: str | None = Field(description="The type of an AuditRecord; null for an ActionTrace.")
     action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
     phase: str | None = Field(
@@ -237,7 +237,7 @@ class Hit(Record):
     found_by: list[FoundBy] = Field(
         description="Why it is among the hits: few texts are nearer to the question in meaning, or it has "
         "words of the question. `incident`: other records of its incident answer the question better, so it "
-        "is ahead of records that would be before it otherwise."
+        "is ahead of records that would be before it otherwise, or among the hits at all."
     )
     more: int = Field(description="Further records that say the same and are not among the hits.")
     correlation_id: str | None = Field(description="The incident that the record belongs to.")
@@ -260,7 +260,7 @@ class SearchResult(Answer):
 
 
 class TimelineEntry(Record):
-    """A record of a remediation."""
+    """A record of an incident."""
 
     at: _Time = Field(description="The time of the event, by which the entries are ordered.")
     record: dict[str, Any] | None = Field(
@@ -271,7 +271,7 @@ class TimelineEntry(Record):
 
 
 class Timeline(Answer):
-    """The records of a remediation in the order of their events, with every generation of its traces."""
+    """The records of an incident in the order of their events, with every generation of its traces."""
 
     items: list[TimelineEntry]
     next_page_token: _PageToken
@@ -281,7 +281,7 @@ class HistoryEntry(Stored):
     """One action on an object. The texts are those of the record."""
 
     intact: bool = Field(description=_INTACT)
-    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    correlation_id: str | None = Field(description="The incident that the record belongs to.")
     target: Target
     action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
     outcome: str | None = Field(

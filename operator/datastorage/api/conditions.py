@@ -116,7 +116,7 @@ Time = Annotated[datetime | None, BeforeValidator(_no_number)]
 class Conditions(OfKind):
     """The conditions of a question; a record has to meet all of them."""
 
-    correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
+    correlation_id: str | None = Field(None, description="The incident that the record belongs to.")
     action_type: str | None = Field(None, description="The actionType; of ActionTraces only.")
     phase: str | None = Field(
         None, description="Phase of an AuditRecord, or the execution status of a trace."

@@ -235,10 +235,10 @@ EXPORT: Final = operation(
 )
 TIMELINE: Final = operation(
     "getTimeline",
-    "Get the timeline of a remediation",
-    "Returns everything that was recorded of a remediation in the order of the events, with every generation "
-    f"of its ActionTraces. For an unknown remediation, `items` is empty.\n\n{_LISTS}",
-    answers={200: answer("The remediation, or a page of it.", "Timeline")},
+    "Get the timeline of an incident",
+    "Returns everything that was recorded of an incident in the order of the events, with every generation "
+    f"of its ActionTraces. For an unknown incident, `items` is empty.\n\n{_LISTS}",
+    answers={200: answer("The incident, or a page of it.", "Timeline")},
     errors=_QUERY_ERRORS,
 )
 # FastAPI leaves null out of examples, so they have none.

@@ -43,7 +43,7 @@ from datastorage.storage.criteria import Scope
 
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
 _Name = Annotated[str, Path(description="The name of the record.")]
-_CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
+_CorrelationId = Annotated[str, Path(alias="correlationID", description="The incident.")]
 # A question has at most some thousand characters, and each filter 512.
 _QUESTION_BYTES: Final = 64 * 1024
 _log = logging.getLogger(__name__)

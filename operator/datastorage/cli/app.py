@@ -55,7 +55,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "search": Listing("archive", "Search the archive by meaning and by words.", _ARCHIVE),
     "list": Listing("archive", "List records, the newest first.", _ARCHIVE),
     "get": Listing("archive", "Print one record.", _ARCHIVE),
-    "timeline": Listing("archive", "Print all records of one remediation, in the order of events.", _ARCHIVE),
+    "timeline": Listing("archive", "Print all records of one incident, in the order of events.", _ARCHIVE),
     "export": Listing(
         "export", "Write the archive, or chosen records, to a file that proves itself.", _ARCHIVE
     ),

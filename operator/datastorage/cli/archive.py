@@ -74,7 +74,7 @@ def search(
     counts the others. SIMILARITY is 1 where the meaning is the same; the words
     count, too, so it may rise from line to line. With -o wide, FOUND BY says
     whether meaning, words or both have found the record, and whether others of
-    its incident have raised it.
+    its incident have raised it, or are the only reason why it is there.
 
     Records with the same correlation ID are of one INCIDENT. They stand
     together, three at most, and +N counts the others: 'datastorage timeline'
@@ -230,7 +230,7 @@ def _name_of(record: str, namespace: str | None) -> tuple[str, str] | None:
 @with_option_groups
 def timeline(
     correlation_id: Annotated[
-        str, typer.Argument(metavar="CORRELATION_ID", help="Correlation ID of the remediation.")
+        str, typer.Argument(metavar="CORRELATION_ID", help="Correlation ID of the incident.")
     ],
     *,
     namespace: Namespace = None,
@@ -239,7 +239,7 @@ def timeline(
     output: Output = Format.TABLE,
     server: ServerOptions,
 ) -> None:
-    """Print all records of one remediation, in the order of events.
+    """Print all records of one incident, in the order of events.
 
     Each AuditRecord is one entry, and so is every generation of an ActionTrace.
     The time of an AuditRecord is its startTime, otherwise its creation. The

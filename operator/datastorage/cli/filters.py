@@ -38,7 +38,7 @@ class FilterOptions:
             autocompletion=one_of(AuditType),
         ),
     ] = None
-    correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
+    correlation: Annotated[str | None, typer.Option(help="Correlation ID of the incident.")] = None
     since: Annotated[
         str | None,
         typer.Option(

@@ -132,7 +132,7 @@ class RemoteArchive:
     async def timeline(
         self, correlation_id: str, *, scope: Scope = EVERYTHING, limit: int, cursor: str | None
     ) -> Timeline:
-        """Return the records of a remediation in the order of time."""
+        """Return the records of an incident in the order of time."""
         check_value("correlation ID", correlation_id)
         check_limit(limit)
         path = f"{_ROOT}/timeline/{quote(correlation_id, safe='')}"

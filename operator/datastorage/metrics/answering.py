@@ -30,7 +30,7 @@ class Operation(Word):
     SEARCH_TEXT = "search_text", "a search by words"
     LIST = "list", "a page of records"
     GET = "get", "a record, or all its generations"
-    TIMELINE = "timeline", "the records of a remediation"
+    TIMELINE = "timeline", "the records of an incident"
     HISTORY = "history", "what was done to an object"
     SUMMARY = "summary", "records in groups"
 

@@ -33,7 +33,7 @@ class ObjectRef:
     name: str
     uid: str
     correlation_id: str = field(default="", compare=False)
-    """The remediation that the object belongs to; empty if it is not known."""
+    """The incident that the object belongs to; empty if it is not known."""
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the object in a log entry."""
@@ -49,7 +49,7 @@ class ObjectRef:
 def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
     """Return the reference to an object."""
     metadata = body["metadata"]
-    # Objects of one remediation share the text, as those of a namespace do.
+    # Objects of one incident share the text, as those of a namespace do.
     correlation_id = sys.intern(string_in(mapping_in(body, "spec"), "correlationID"))
     namespace = sys.intern(metadata["namespace"])
     return ObjectRef(kind, namespace, metadata["name"], metadata["uid"], correlation_id)

@@ -22,8 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from datastorage.query.searchresult import FoundBy
-from datastorage.storage.matches import Background, Match, Similarities
-from datastorage.storage.places import Place
+from datastorage.storage.matches import Background, Match, Order, Similarities
 
 # The share of a record of some 65 words that has each word of the question once. PostgreSQL's rank of a
 # record with a word is about 0.06, divided by the logarithm of its length.
@@ -52,47 +51,63 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A record that was found by meaning, by words, or by both."""
+    """A record that was found by meaning, by words, by both, or by its incident alone."""
 
     match: Match
-    """Its score is between 0 and 1."""
+    score: float
+    """How good it is, without the clues; 1 at most. By both, it is at least 0; by meaning alone, it is the
+    similarity at first, and by words alone the share of the words."""
     found_by: tuple[FoundBy, ...]
+    """Empty if neither meaning nor words have found it."""
+
+    @property
+    def total(self) -> float:
+        """The score with the weight of the clues, by which it is ordered."""
+        return self.match.clue_weight + self.score
+
+    def order(self) -> Order:
+        """Return the sort key; two hits never have the same."""
+        return self.match.order(self.score)
 
 
 def fuse(
-    near: Sequence[Match], worded: Sequence[Match], similarities: Similarities, scale: Scale = Scale()
+    near: Sequence[Match],
+    worded: Sequence[Match],
+    similarities: Similarities,
+    scale: Scale = Scale(),
+    *,
+    correlated: Sequence[Match] = (),
 ) -> list[Fused]:
-    """Return every record that either search found, in no particular order.
+    """Return every record that either search found, and others of their incidents, in no particular order.
 
-    ``similarities`` are those of the texts that words alone have found. A text that is neither among them nor
-    near has no vector, and its records count as ones that were picked at random.
+    ``similarities`` are those of the texts that the search by meaning has not found. A text that is neither
+    among them nor near has no vector, and its records count as ones that were picked at random.
     """
     # Only a few records of each text are in ``near``, and words may have found others of it.
-    known = {**{match.text_hash or b"": match.score for match in near}, **similarities.of_texts}
+    known = {**{match.text_hash or b"": match.similarity for match in near}, **similarities.of_texts}
     by_meaning = {match.place: match for match in near}
     by_words = {match.place: match for match in worded}
+    matches = {match.place: match for match in correlated} | by_meaning | by_words
     return [
-        _fused(place, by_meaning.get(place), by_words.get(place), known, similarities.background, scale)
-        for place in by_meaning | by_words
+        _fused(match, by_meaning.get(place), by_words.get(place), known, similarities.background, scale)
+        for place, match in matches.items()
     ]
 
 
 def _fused(
-    place: Place,
+    match: Match,
     near: Match | None,
     worded: Match | None,
-    similarities: Mapping[bytes, float],
+    similarities: Mapping[bytes, float | None],
     background: Background,
     scale: Scale,
 ) -> Fused:
-    match = worded or near
-    assert match is not None, place
     similarity = similarities.get(match.text_hash or b"")
     # Where most of the texts are about the question, one that is not would be very far away. It is still no
     # worse than one about which nothing is known.
     meaning = 0.0 if similarity is None else max(0.0, background.deviations(similarity))
-    words = 0.0 if worded is None else scale.deviations(worded.score)
+    words = 0.0 if worded is None else scale.deviations(worded.share)
     score = (meaning + words) / (meaning + words + _SPREAD)
     ways = {FoundBy.MEANING: near, FoundBy.WORDS: worded}
     found_by = tuple(way for way, found in ways.items() if found is not None)
-    return Fused(replace(match, score=score, similarity=similarity), found_by)
+    return Fused(replace(match, similarity=similarity), score, found_by)

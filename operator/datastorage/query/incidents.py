@@ -3,6 +3,9 @@
 A record that answers a question in part is a better hit if another one of its incident answers it well. So
 the records of an incident lift each other, and an answer shows them together. It shows a few of them, because
 a single incident must not fill the page.
+
+The search by both looks at other records of the leading incidents, too, not only at those that meaning or
+words have found. The larger an archive is, the fewer records of an incident are among the first of either.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,24 +22,33 @@ from datastorage.storage.places import Place
 # benchmarks/search: anything from 0.4 to 0.9 is equally good in both parts of the set, for each model.
 _LIFT: Final = 0.5
 _PER_INCIDENT: Final = 3
+# The first records of a search whose incidents are looked at as a whole.
+_LEADING: Final = 5
+
+
+def leading(rankings: Iterable[Sequence[Match]], incidents: Mapping[Place, str]) -> list[str]:
+    """Return the incidents of the first records of each search."""
+    first = chain.from_iterable(ranking[:_LEADING] for ranking in rankings)
+    return list(dict.fromkeys(incidents[match.place] for match in first if match.place in incidents))
 
 
 def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
     """Return the hits with the scores that their incidents give them, the best first.
 
-    ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one only
-    because of its incident says so in ``found_by``. The clues of a question lift nothing but their records.
+    ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one, or is
+    there at all, only because of its incident says so in ``found_by``. The clues of a question lift nothing
+    but their records.
     """
     of_hits = [_incident(hit.match, incidents) for hit in found]
     best: dict[str | Place, float] = {}
     for incident, hit in zip(of_hits, found, strict=True):
-        best[incident] = max(hit.match.score, best.get(incident, hit.match.score))
-    matches = [_lifted(hit.match, best[incident]) for incident, hit in zip(of_hits, found, strict=True)]
+        best[incident] = max(hit.score, best.get(incident, hit.score))
+    after = [_lifted(hit, best[incident]) for incident, hit in zip(of_hits, found, strict=True)]
     # A hash of a place takes long, and there may be thousands of hits: from here on they are known by number.
-    before = {number: rank for rank, number in enumerate(_ordered([hit.match for hit in found]))}
+    before = {number: rank for rank, number in enumerate(_ordered(found))}
     return [
-        _hit_of(found[number], matches[number], is_raised=rank < before[number])
-        for rank, number in enumerate(_ordered(matches))
+        _explained(after[number], is_raised=rank < before[number])
+        for rank, number in enumerate(_ordered(after))
     ]
 
 
@@ -61,14 +73,16 @@ def _incident(match: Match, incidents: Mapping[Place, str]) -> str | Place:
     return incidents.get(match.place, match.place)
 
 
-def _lifted(match: Match, best: float) -> Match:
-    return match if best == match.score else replace(match, score=match.score + _LIFT * (best - match.score))
+def _lifted(hit: Fused, best: float) -> Fused:
+    return hit if best == hit.score else replace(hit, score=hit.score + _LIFT * (best - hit.score))
 
 
-def _hit_of(hit: Fused, match: Match, *, is_raised: bool) -> Fused:
-    return Fused(match, (*hit.found_by, FoundBy.INCIDENT) if is_raised else hit.found_by)
+def _explained(hit: Fused, *, is_raised: bool) -> Fused:
+    """Return the hit with its incident among its reasons if it would not be there, or not before others."""
+    by_incident = is_raised or not hit.found_by
+    return replace(hit, found_by=(*hit.found_by, FoundBy.INCIDENT)) if by_incident else hit
 
 
-def _ordered(matches: Sequence[Match]) -> list[int]:
-    """Return the numbers of the matches, that of the best first."""
-    return sorted(range(len(matches)), key=lambda number: matches[number].order())
+def _ordered(hits: Sequence[Fused]) -> list[int]:
+    """Return the numbers of the hits, that of the best first."""
+    return sorted(range(len(hits)), key=lambda number: hits[number].order())

@@ -45,7 +45,7 @@ class Lookups(Protocol):
     async def timeline(
         self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
     ) -> Timeline:
-        """Return the records of a remediation in the order of time."""
+        """Return the records of an incident in the order of time."""
         ...
 
 

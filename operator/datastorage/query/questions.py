@@ -250,7 +250,7 @@ class ArchiveQueries:
         limit: int = MAX_LIMIT,
         cursor: str | None = None,
     ) -> Timeline:
-        """Return the records of a remediation in order of time, with every generation of its traces.
+        """Return the records of an incident in order of time, with every generation of its traces.
 
         Only records within the scope are returned.
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
@@ -263,7 +263,7 @@ class ArchiveQueries:
             if cursor is not None:
                 end = page_end(cursor, question, times=1, numbers=3)
                 after = end.position(_known(await self._reader.orders(end.place, scope=scope)).of_row)
-            rows = await self._reader.remediation(correlation_id, after, limit + 1, scope=scope)
+            rows = await self._reader.incident(correlation_id, after, limit + 1, scope=scope)
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)

@@ -10,7 +10,7 @@ from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import Fused, Scale, fuse
-from datastorage.query.incidents import lifted, page_of
+from datastorage.query.incidents import leading, lifted, page_of
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
@@ -38,6 +38,8 @@ _MAX_DEPTH: Final = 2_000
 _EMBEDDING_SECONDS: Final = 3.0
 # Characters of a question that is read in the event loop, in a few milliseconds.
 _SHORT: Final = 500
+# Records of a leading incident that are looked at, the newest of each table.
+_OF_INCIDENT: Final = 20
 # Records with the same text, or of the same incident, are counted up to _MAX_COUNT, and up to _MAX_COUNTED
 # over all texts and incidents of an answer.
 _MAX_COUNT: Final = 1_000
@@ -118,7 +120,7 @@ class Searcher:
                 return await self._by_words(await self._text_matches(question, criteria, depth), depth)
             case SearchMode.VECTOR:
                 near = await self._near(question, criteria, depth)
-                found = [Fused(match, (FoundBy.MEANING,)) for match in near.matches]
+                found = [Fused(match, match.similarity or 0, (FoundBy.MEANING,)) for match in near.matches]
                 incidents = await self._incidents(near.matches)
                 return _Found(mode, _best(found, incidents), incidents, near.is_all)
             case SearchMode.HYBRID:
@@ -126,7 +128,7 @@ class Searcher:
 
     async def _by_words(self, matches: Sequence[Match], depth: int, degraded: str | None = None) -> _Found:
         incidents = await self._incidents(matches)
-        hits = _best([Fused(match, (FoundBy.WORDS,)) for match in matches], incidents)
+        hits = _best([Fused(match, match.share, (FoundBy.WORDS,)) for match in matches], incidents)
         return _Found(SearchMode.TEXT, hits, incidents, len(matches) < depth, degraded)
 
     async def _by_both(self, question: str, criteria: Criteria, depth: int) -> _Found:
@@ -138,32 +140,47 @@ class Searcher:
         if isinstance(worded, InvalidQueryError) and not isinstance(near, DataStorageError):
             worded = []  # the question has no words to search for, but it has a meaning
         try:
-            return await self._fused(value_or_raise(near), value_or_raise(worded), criteria, depth)
+            return await self._fused(question, value_or_raise(near), value_or_raise(worded), criteria, depth)
         except DataStorageError as error:
             # Words alone are enough; if they can't be searched either, that error is the answer.
             return await self._by_words(value_or_raise(worded), depth, str(error))
 
-    async def _fused(self, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int) -> _Found:
-        """Return the records that either search found.
+    async def _fused(
+        self, question: str, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int
+    ) -> _Found:
+        """Return the records that either search found, and others of the incidents that lead.
 
         Records that the clues of the question single out come first, even where many others are near in
         meaning.
         """
         assert self._meaning is not None, "it has made the vector"
+        incidents = await self._incidents([*near.matches, *worded])
+        correlated = await self._correlated(question, leading([near.matches, worded], incidents), criteria)
+        incidents |= {match.place: incident for incident, of_it in correlated.items() for match in of_it}
+        more = [match for of_it in correlated.values() for match in of_it]
         known = {match.text_hash for match in near.matches}
-        others = {match.text_hash for match in worded if match.text_hash is not None} - known
-        answers = await asyncio.gather(
-            self._meaning.similarities(criteria, near.vector, list(others)),
-            self._incidents([*near.matches, *worded]),
-            return_exceptions=True,  # otherwise one of them would go on after an error of the other
-        )
-        similarities, incidents = value_or_raise(answers[0]), value_or_raise(answers[1])
-        fused = fuse(near.matches, worded, similarities, self._scale)
+        others = {match.text_hash for match in (*worded, *more) if match.text_hash is not None} - known
+        similarities = await self._meaning.similarities(criteria, near.vector, list(others))
+        fused = fuse(near.matches, worded, similarities, self._scale, correlated=more)
         await asyncio.sleep(0)  # of thousands of hits, each step takes some tens of milliseconds
         hits = _best(fused, incidents)
         return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
 
-    async def _incidents(self, matches: Sequence[Match]) -> Mapping[Place, str]:
+    async def _correlated(
+        self, question: str, incidents: Sequence[str], criteria: Criteria
+    ) -> Mapping[str, Sequence[Match]]:
+        """Return records of each incident, without those that the question excludes."""
+        found = await self._reader.correlated(incidents, criteria, limit=_OF_INCIDENT) if incidents else {}
+        _, excluded = await _read(question, without_excluded)
+        if not excluded:
+            return found
+        places = [match.place for of_it in found.values() for match in of_it]
+        left = await self._full_text.without(places, excluded)
+        return {
+            incident: [match for match in of_it if match.place in left] for incident, of_it in found.items()
+        }
+
+    async def _incidents(self, matches: Sequence[Match]) -> dict[Place, str]:
         """Return the correlation IDs of the records that have one.
 
         These records meet the criteria: what the caller may not read has no part in the answer.
@@ -225,7 +242,7 @@ class Searcher:
         )
         hits = (
             SearchHit(
-                record, hit.match.total, hit.match.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
+                record, hit.total, hit.match.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
                 incident := incidents.get(hit.match.place), of_incident.get(incident, 0),
             )
             for hit, record in zip(shown, records, strict=True)

@@ -17,7 +17,7 @@ class FoundBy(StrEnum):
     """It has words of the question."""
     INCIDENT = "incident"
     """Others of its incident answer the question better, and it is therefore ahead of hits that would be
-    before it otherwise. Only what meaning or words have found is among the hits."""
+    before it otherwise, or among the hits at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class StandbyQueries:
     async def timeline(
         self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
     ) -> Timeline:
-        """Return the records of a remediation in order."""
+        """Return the records of an incident in order."""
         return await self._ask(
             lambda each: each.timeline(correlation_id, scope=scope, limit=limit, cursor=cursor),
             has_cursor=bool(cursor),

@@ -1,4 +1,4 @@
-"""The records of one remediation in the order in which their events happened.
+"""The records of one incident in the order in which their events happened.
 
 The order uses only columns that never change once a row is stored. So a page can begin where another one
 ended, and shows nothing that belongs before it. The order is by:
@@ -40,7 +40,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A remediation, or a page of it."""
+    """An incident, or a page of it."""
 
     entries: tuple[TimelineEntry, ...]
     cursor: str | None

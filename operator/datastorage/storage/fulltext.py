@@ -158,8 +158,8 @@ class FullText:
     ) -> list[Match] | None:
         """Return the records that match best, at most ``per_text`` of each text.
 
-        The score is the part of the question's words that a record has, each counted by how rare it is, and
-        the less the longer the record is. A synonym of a word counts a little less than the word. Returns
+        The share of the question's words that a record has counts each by how rare it is, and is the less the
+        longer the record is. A synonym of a word counts a little less than the word. Returns
         None when the question has only words that are in every text ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
@@ -173,7 +173,7 @@ class FullText:
             return None
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["share"]) for row in rows}
         for record in found:
-            share = ranked[record.place].score if record.place in ranked else 0.0
+            share = ranked[record.place].share if record.place in ranked else 0.0
             ranked[record.place] = Match(record.place, record.text_hash, share, record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
 

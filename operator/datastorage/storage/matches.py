@@ -12,36 +12,34 @@ if TYPE_CHECKING:  # a search by words needs no vectors, and their libraries tak
     from datastorage.records.vector import Vector
 
 T = TypeVar("T")
+Order = tuple[float, float, float, str, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A record that a search found. A higher score is better."""
+    """A record that a search found, and what speaks for it."""
 
     place: Place
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
-    score: float
-    """At most 1, without the clues."""
+    share: float = 0
+    """The share of the question's words that it has, at most 1; 0 if only its meaning was compared."""
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
     similarity: float | None = None
     """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
 
-    @property
-    def total(self) -> float:
-        """The score by which it is ordered: what the clues single out comes first."""
-        return self.clue_weight + self.score
+    def order(self, score: float | None = None) -> Order:
+        """Return the sort key for a score, which is the share without one; two matches never have the same.
 
-    def order(self) -> tuple[float, float, float, str, int, bytes]:
-        """Return the sort key; two matches never have the same.
-
-        The best comes first. Among equals, such as hits of one incident that have no score of their own, the
-        nearest in meaning comes first, and then the newest.
+        What clues single out comes first, then the higher score. Among equals, such as records that have no
+        words, or that have their score from their incident, the nearest in meaning comes first, and then the
+        newest.
         """
         key = self.place.key
+        total = self.clue_weight + (self.share if score is None else score)
         away = 1 if self.similarity is None else -self.similarity
-        return -self.total, away, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
+        return -total, away, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Near:
     """The nearest records to a question."""
 
     matches: list[Match]
-    """The score of each is its cosine similarity."""
+    """Each has its similarity."""
     vector: "Vector"
     """That of the question."""
     is_all: bool

@@ -333,6 +333,6 @@ def _matches(rows: Iterable[Any], limit: int) -> list[Match]:
     found: dict[Place, Match] = {}
     for row in rows:
         similarity = 1.0 - row["distance"]
-        match = Match(place_of(row), row["text_hash"], similarity, similarity=similarity)
+        match = Match(place_of(row), row["text_hash"], similarity=similarity)
         found.setdefault(match.place, match)
     return sorted(found.values(), key=Match.order)[:limit]

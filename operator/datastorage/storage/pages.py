@@ -1,4 +1,4 @@
-"""The statements that read records: pages, single objects and remediations."""
+"""The statements that read records: pages, single objects and incidents."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -10,6 +10,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, ShapedStatement, with_conditions
 from datastorage.storage.keys import key_columns
+from datastorage.storage.matches import Match
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
 from datastorage.storage.readonly import ONE_PLAN, plan_for, reading
 
@@ -74,7 +75,7 @@ _ORDERS: Final = {
         (Table.ACTION_TRACES, f"({_OF_FIRST})[2]"),
     )
 }
-_REMEDIATION: Final = """
+_INCIDENT: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.audit_records
@@ -179,6 +180,20 @@ _CORRELATION_IDS: Final = """
     FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
     WHERE k.table_name = 'action_traces' AND r.correlation_id IS NOT NULL
 """
+# The newest rows of each correlation ID, $2 of each table.
+_CORRELATED: Final = with_conditions("""
+    SELECT given.shared AS correlation_id, found.* FROM unnest($1::text[]) AS given (shared)
+    CROSS JOIN LATERAL (
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
+        FROM datastorage.audit_records AS r
+        WHERE r.correlation_id = given.shared AND {of_audit_records}
+        ORDER BY r.happened_at DESC LIMIT $2)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
+        FROM datastorage.action_traces AS r
+        WHERE r.correlation_id = given.shared AND {of_action_traces} AND {newest}
+        ORDER BY r.happened_at DESC LIMIT $2)) AS found
+""")
 # Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
 _LOAD: Final = """
     WITH wanted AS (
@@ -238,17 +253,17 @@ class ArchiveReader:
         placed = _placed_in_page(rows)
         return [(each, _outline(each.place, row)) for each, row in zip(placed, rows, strict=True)]
 
-    async def remediation(
+    async def incident(
         self, correlation_id: str, after: Position | None, limit: int, *, scope: Scope = EVERYTHING
     ) -> list[PlacedRow]:
-        """Return the rows of a remediation that come after a position, with all generations of its traces.
+        """Return the rows of an incident that come after a position, with all generations of its traces.
 
         The order is that of query/timeline.py. Positions have one time and three numbers. Only rows within
         the scope are returned.
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit, *astuple(scope))
+            rows = await connection.fetch(_INCIDENT, correlation_id, *start, limit, *astuple(scope))
         return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(
@@ -295,6 +310,20 @@ class ArchiveReader:
         async with reading(self._database, plan=ONE_PLAN) as connection:
             rows = await connection.fetch(_CORRELATION_IDS, *_arrays(places))
         return {places[row["place"] - 1]: row["correlation_id"] for row in rows}
+
+    async def correlated(
+        self, correlation_ids: Sequence[str], criteria: Criteria, *, limit: int
+    ) -> dict[str, list[Match]]:
+        """Return the newest rows of each correlation ID that meet the criteria, not compared with a question.
+
+        There are at most ``limit`` of each table.
+        """
+        async with reading(self._database, plan=ONE_PLAN) as connection:
+            rows = await connection.fetch(_CORRELATED, correlation_ids, limit, *criteria.arguments)
+        found: dict[str, list[Match]] = {}
+        for row in rows:
+            found.setdefault(row["correlation_id"], []).append(Match(place_of(row), row["text_hash"]))
+        return found
 
     async def load_and_count(
         self,

@@ -44,6 +44,6 @@ def kind_of(table: Table) -> ResourceKind:
 
 
 def correlation_id_of(record: Record) -> str | None:
-    """Return the remediation that a record belongs to, as its column holds it; None if it names none."""
+    """Return the incident that a record belongs to, as its column holds it; None if it names none."""
     found: str | None = record.index[_CORRELATION[record.table]]
     return found
