@@ -307,10 +307,11 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
     await own.put(*(_repeating(f"long{n}", details=60_000) for n in range(10)))
     async with own.store.database.connection() as connection:
         before = await connection.fetchval("SELECT current_setting('statement_timeout')")
+    clue = Clue("killed oom checkout")
+    async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
+        assert await clues.find(connection, Criteria(), [clue], None, ClueLimits()) == []
     async with reading(own.store.database) as connection:
-        limits = ClueLimits(seconds=0.001)
-        found = await clues.find(connection, Criteria(), [Clue("killed oom checkout")], None, limits)
-        assert found == []
+        assert await clues.find(connection, Criteria(), [clue], None, ClueLimits(seconds=0.001)) == []
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()
