@@ -453,6 +453,20 @@ async def test_a_question_without_words_to_look_up_has_a_meaning_still(archive: 
     assert (names(result), result.mode) == (["odd"], SearchMode.HYBRID)
 
 
+@pytest.mark.parametrize("part", ['"memory{} limit"', "-limit{}"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_phrases_and_exclusions_beyond_the_limit_are_refused(
+    archive: SearchableArchive, mode: SearchMode, part: str
+) -> None:
+    await archive.put(said("restart", "memory limit reached"))
+    question = "memory " + " ".join(part.format(n) for n in range(9))
+    if mode is SearchMode.VECTOR and part.startswith('"'):  # there, a phrase is only a part of the question
+        assert (await archive.ask.search(question, mode=mode)).hits
+        return
+    with pytest.raises(InvalidQueryError, match="the limit is 8"):
+        await archive.ask.search(question, mode=mode)
+
+
 async def test_a_huge_question_is_answered(archive: SearchableArchive) -> None:
     await archive.put(said("restart", "memory limit reached", name="memory"))
     question = ("memory limit " + " ".join(f"word{n}" for n in range(3000)))[:16_384]
