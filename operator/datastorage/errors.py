@@ -70,6 +70,10 @@ class InvalidQueryError(DataStorageError):
     """The archive can't answer a question in this form. The message names what to change."""
 
 
+class NoWordsError(InvalidQueryError):
+    """A question has no words to search for. It may still have a meaning."""
+
+
 class AmbiguousUidError(InvalidQueryError):
     """Records of several namespaces have the uid of a question that names no namespace."""
 

@@ -453,6 +453,16 @@ async def test_a_question_without_words_to_look_up_has_a_meaning_still(archive: 
     assert (names(result), result.mode) == (["odd"], SearchMode.HYBRID)
 
 
+@pytest.mark.parametrize("mode", [SearchMode.TEXT, SearchMode.HYBRID])
+async def test_too_many_phrases_are_refused_and_their_words_not_ignored(
+    archive: SearchableArchive, mode: SearchMode
+) -> None:
+    await archive.put(said("scale", "disk full", name="one"))
+    question = "disk " + " ".join(f'"p{n} q"' for n in range(9))
+    with pytest.raises(InvalidQueryError, match="9 phrases in quotation marks: the limit is 8"):
+        await archive.ask.search(question, mode=mode)
+
+
 async def test_a_huge_question_is_answered(archive: SearchableArchive) -> None:
     await archive.put(said("restart", "memory limit reached", name="memory"))
     question = ("memory limit " + " ".join(f"word{n}" for n in range(3000)))[:16_384]

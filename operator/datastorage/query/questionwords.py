@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from datastorage.errors import InvalidQueryError
+from datastorage.errors import InvalidQueryError, NoWordsError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
 from datastorage.records.words import plain, split_camel_case, with_pairs
@@ -46,7 +46,8 @@ def check_question(text: str) -> None:
 def wording(question: str) -> Wording:
     """Return the words of a question.
 
-    Raises InvalidQueryError if it has no words to search for, or too many phrases or exclusions.
+    Raises NoWordsError if it has no words to search for, and InvalidQueryError if it has too many phrases or
+    exclusions.
     """
     asked = [part for part in _PART.finditer(question) if not part["minus"]]
     texts = [_text_of(part) for part in asked]
@@ -54,7 +55,7 @@ def wording(question: str) -> Wording:
     quoted = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)
     phrases = _bounded(quoted, "phrases in quotation marks")
     if not words:
-        raise InvalidQueryError("the question has no words to search for, or only words to leave out")
+        raise NoWordsError("the question has no words to search for, or only words to leave out")
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         phrases,

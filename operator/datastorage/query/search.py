@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from datastorage.errors import DataStorageError, InvalidQueryError
+from datastorage.errors import DataStorageError, InvalidQueryError, NoWordsError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import Fused, Scale, fuse
@@ -135,8 +135,8 @@ class Searcher:
             self._text_matches(question, criteria, depth),
             return_exceptions=True,
         )
-        if isinstance(worded, InvalidQueryError) and not isinstance(near, DataStorageError):
-            worded = []  # the question has no words to search for, but it has a meaning
+        if isinstance(worded, NoWordsError) and not isinstance(near, DataStorageError):
+            worded = []  # the question still has a meaning
         try:
             return await self._fused(value_or_raise(near), value_or_raise(worded), criteria, depth)
         except DataStorageError as error:
@@ -197,7 +197,7 @@ class Searcher:
         words = await _read(question, wording)
         matches = await self._full_text.find(criteria, words, limit=limit, per_text=_PER_TEXT)
         if matches is None:
-            raise InvalidQueryError(
+            raise NoWordsError(
                 "the question has only words that are in every text, such as 'the' and 'what': add others"
             )
         return matches
