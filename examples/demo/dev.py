@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from typing import Final
 
 from examples.demo.narrator import Narrator
 from examples.demo.stage import interruptible, own_directory, show_access, stage, until_interrupted
@@ -12,6 +13,10 @@ DESCRIPTION = """\
 Runs a control plane, PostgreSQL and the operator from the source tree until
 Ctrl-C. DATASTORAGE_ variables of the shell reach the operator; with
 DATASTORAGE_DATABASE_URL set it uses that (migrated) database in place of its own."""
+
+# With other settings than the operator's, a search in another terminal would find less. The key is not shown.
+_OF_SEARCHES: Final = ("DATASTORAGE_EMBEDDING_", "DATASTORAGE_THESAURUS_")
+_KEY: Final = "DATASTORAGE_EMBEDDING_API_KEY"
 
 
 def main() -> int:
@@ -30,10 +35,18 @@ def main() -> int:
             stage(narrator, directory, settings, log_to_terminal=True) as running,
         ):
             narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
-            show_access(narrator, running, {})
+            shown = {
+                name: value
+                for name, value in settings.items()
+                if name.startswith(_OF_SEARCHES) and name != _KEY
+            }
+            show_access(narrator, running, shown)
             until_interrupted(running.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
+        if settings:
+            names = " ".join(sorted(settings))
+            notes = [*notes, f"If these variables are those of an earlier run, remove them: unset {names}"]
         narrator.failed(
             "A program does not start, or has ended by itself", [*str(error).splitlines(), *notes]
         )

@@ -1,6 +1,7 @@
 """The environment: a control plane with the product on it, PostgreSQL, and the operator as its own user."""
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -138,7 +139,7 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     narrator.quote(f"export KUBECONFIG={running.cluster.admin_kubeconfig}")
     narrator.quote(f"export DATASTORAGE_DATABASE_URL='{running.operator.database_url}'")
     for name, value in settings.items():
-        narrator.quote(f"export {name}={value}")
+        narrator.quote(f"export {name}={shlex.quote(value)}")
     narrator.quote(f"export API={running.operator.api_url}")
     narrator.quote("")
     narrator.quote("kubectl get auditrecords,actiontraces -A")

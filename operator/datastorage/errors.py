@@ -71,7 +71,7 @@ class InvalidQueryError(DataStorageError):
 
 
 class NoWordsError(InvalidQueryError):
-    """A question has no words to look up. It may have a meaning."""
+    """A question has no words to search for. It may still have a meaning."""
 
 
 class AmbiguousUidError(InvalidQueryError):

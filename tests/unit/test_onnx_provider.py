@@ -330,7 +330,7 @@ def test_without_the_package_the_start_says_how_to_get_it(monkeypatch: pytest.Mo
     for name in ("onnx", "sentencemodel"):
         monkeypatch.delitem(sys.modules, f"datastorage.embedding.{name}")
     origin = Origin("", "")
-    with pytest.raises(ConfigurationError, match=r"onnxruntime.*kubernaut-datastorage\[onnx\]"):
+    with pytest.raises(ConfigurationError, match=r"onnxruntime.*EXTRA=onnx.*'\.\[onnx\]'"):
         build_provider(EmbeddingSettings(provider="onnx"), url=origin, key=origin)
 
 

@@ -87,6 +87,7 @@ def test_a_thesaurus_that_is_switched_off_is_not_read(file: Path) -> None:
             "F is not TOML: cannot overwrite a value (at line 3, ",
         ),
         ("builtin = 0", "F, line 1: builtin has to be true or false"),
+        ("[groups]\nbuiltin = false", "F, line 2: builtin belongs above the line [groups]: move it there"),
         ('groups = ["a"]', "F, line 1: put groups below the line [groups], each as NAME = [WORDS]"),
         ('[groups]\n\nA = ["b", "c"]', "F, line 3: group 'A': a name has small letters, digits and hyphens"),
         ('[groups]\na = "b"', 'F, line 2: group \'a\': write its members as ["word", "other word"]'),

@@ -70,7 +70,7 @@ def search(
     """Search the archive by meaning and by words.
 
     Every AuditRecord is searched, and the newest generation of every
-    ActionTrace. A few records with the same text are shown; the column MORE
+    ActionTrace. Of records with the same text, a few are shown; the column MORE
     counts the others. SIMILARITY is 1 where the meaning is the same; the words
     count, too, so it may rise from line to line. With -o wide, FOUND BY says
     whether meaning, words or both have found the record, and whether others of

@@ -25,8 +25,9 @@ commands = typer.Typer()
 outbox = typer.Typer(
     invoke_without_command=True,
     help="Show the vectors that are still missing, try them again, or drop them.\n\n"
-    "A vector is pending while the embedder or the vectors' database is away. It has failed when the model "
-    "refuses its text. It is dropped when somebody has given it up. Without a command: `show`.\n\n"
+    "A vector is pending until it is made in the background, or while the embedder or the vectors' database "
+    "is away. It has failed when the model refuses its text. It is dropped when somebody has given it up. "
+    "Without a command: `show`.\n\n"
     "Examples:\n"
     "    datastorage outbox\n\n"
     "    datastorage outbox list --state failed\n\n"

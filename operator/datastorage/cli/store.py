@@ -50,7 +50,7 @@ def store(
     ] = False,
     retry_seconds: Annotated[
         float,
-        typer.Option(help="Send again for so long what a busy server (429, 503) has not stored.", min=0),
+        typer.Option(help="How long to send again what a busy server (429, 503) has not stored.", min=0),
     ] = _RETRY_SECONDS,
     output: Output = Format.TABLE,
     server: ServerOptions,

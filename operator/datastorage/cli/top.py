@@ -108,9 +108,9 @@ class PlaceOptions:
 def top(
     *,
     places: PlaceOptions,
-    once: Annotated[bool, typer.Option("--once", help="Print one look and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the view once, and end.")] = False,
     interval: Annotated[
-        float, typer.Option(min=0.5, max=60, help="Seconds between two looks; rates are counted over them.")
+        float, typer.Option(min=0.5, max=60, help="Seconds between two readings; rates are between them.")
     ] = 2.0,
     output: Annotated[
         LookFormat, typer.Option("--output", "-o", help="Output format of --once.")
@@ -119,7 +119,7 @@ def top(
     """Watch the running replicas: rates, depths, lag, and what is away.
 
     It reads the metrics of each replica every two seconds, for which it needs
-    no token. Ctrl-C ends it and leaves the last look on the screen.
+    no token. Ctrl-C ends it and leaves the last view on the screen.
 
     With -n, kubectl lists the pods and forwards a local port to each of them,
     which works where NetworkPolicies are in force. You need the rights to get
@@ -128,12 +128,12 @@ def top(
 
     Numbers are sums over the replicas that answer; a replica that does not
     answer is named with the reason. Rates are counted between the last two
-    looks. "stored, p95" is the time from a record's creation to its row, and
+    readings. "stored, p95" is the time from a record's creation to its row, and
     "loop held, p99" the delay of the event loop; both are estimated from the
     buckets of the last minute. Where DATASTORAGE_DATABASE_URL is set, the
     latest rejected records of that archive are shown.
 
-    With --once, the look comes after one interval, and the two times are
+    With --once, the view comes after one interval, and the two times are
     estimated from that interval alone. The exit code is then 1 if no replica
     answers.
 
@@ -145,10 +145,10 @@ def top(
         datastorage top -n datastorage-system --once -o json
     """
     if output is LookFormat.JSON and not once:
-        raise ConfigurationError("-o json needs --once, which prints one look and ends")
+        raise ConfigurationError("-o json needs --once, which prints the view once and ends")
     console = Console(highlight=False)
     if not once and (not console.is_terminal or console.is_dumb_terminal):
-        raise ConfigurationError("the output is no terminal: use --once, which prints one look and ends")
+        raise ConfigurationError("the output is no terminal: use --once, which prints the view once and ends")
     shown = asyncio.run(_watch(places, interval, None if once else console))
     if shown is None:
         raise typer.Abort

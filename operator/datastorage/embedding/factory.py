@@ -46,8 +46,8 @@ def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> 
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
                     f"{PREFIX}EMBEDDING_PROVIDER: onnx needs the package {error.name}, which is not "
-                    "installed: use an image that is built with it, or run "
-                    "pip install 'kubernaut-datastorage[onnx]'"
+                    "installed: use an image that is built with it (make image EXTRA=onnx), or run "
+                    "pip install '.[onnx]' in a checkout"
                 ) from error
             return OnnxProvider(settings)
 

@@ -46,7 +46,7 @@ def check_question(text: str) -> None:
 def wording(question: str) -> Wording:
     """Return the words of a question.
 
-    Raises NoWordsError if it has none to search for, and InvalidQueryError if it has too many phrases or
+    Raises NoWordsError if it has no words to search for, and InvalidQueryError if it has too many phrases or
     exclusions.
     """
     asked = [part for part in _PART.finditer(question) if not part["minus"]]

@@ -138,9 +138,7 @@ class Searcher:
             return_exceptions=True,
         )
         if isinstance(worded, NoWordsError) and not isinstance(near, DataStorageError):
-            worded = []  # the question has a meaning
-        if isinstance(worded, InvalidQueryError):
-            raise worded
+            worded = []  # the question still has a meaning
         try:
             return await self._fused(question, value_or_raise(near), value_or_raise(worded), criteria, depth)
         except DataStorageError as error:

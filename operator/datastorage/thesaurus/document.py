@@ -75,6 +75,8 @@ class _Reader:
     def _group(self, name: str, members: Any, *, builtin: bool) -> Group:
         if _NAME.fullmatch(name) is None:
             raise self._of_group(name, "a name has small letters, digits and hyphens, at most 63: rename it")
+        if name == "builtin" and isinstance(members, bool):
+            raise self._fault(name, "builtin belongs above the line [groups]: move it there")
         if not isinstance(members, list) or not all(isinstance(each, str) for each in members):
             raise self._of_group(name, 'write its members as ["word", "other word"]')
         if not members:
