@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
@@ -11,15 +12,19 @@ from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
-# the number of the newest records that contain it, and any of its synonyms; and the number of all records,
-# counted up to $4.
+# the number of the newest records that contain it, and any of its synonyms; the number of all records, counted
+# up to $4; and how quickly records follow one another, by the table where they do so more slowly.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
-        (SELECT r.search FROM datastorage.audit_records AS r
+        (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
         WHERE {{of_audit_records}} ORDER BY r.created_at DESC LIMIT $3)
         UNION ALL
-        (SELECT r.search FROM datastorage.action_traces AS r
+        (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
+    pace AS MATERIALIZED (
+        SELECT min(newest) AS newest, max((newest - oldest) / rows) AS apart FROM (
+            SELECT max(created_at) AS newest, min(created_at) AS oldest, count(*) AS rows
+            FROM sample GROUP BY table_name) AS tables),
     words AS MATERIALIZED (
         SELECT {tsquery("plainto_tsquery", "word")} AS form, place
         FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)),
@@ -33,12 +38,12 @@ _FORMS: Final = ShapedStatement(f"""
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
-        (SELECT count(*) FROM (
+        newest, apart, (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
             SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
             LIMIT $4) AS some_rows) AS total
-    FROM forms LEFT JOIN synonyms USING (form), LATERAL (
+    FROM pace, forms LEFT JOIN synonyms USING (form), LATERAL (
         SELECT count(*) FILTER (WHERE search @@ form) AS rows,
             count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
         FROM sample) AS counted
@@ -59,6 +64,7 @@ _SYNONYM: Final = 0.9
 # counts in full unless that of the synonyms is less than a third of it: people ask with words that no record
 # has.
 _RARE_ENOUGH: Final = 3.0
+_FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,22 @@ class Form:
     """What one of its synonyms counts in its place; less than its own weight."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionWords:
+    """The words of a question, and the records among which they are looked for."""
+
+    forms: Sequence[Form]
+    total: int
+    """The number of the records, counted up to a limit."""
+    newest: datetime
+    apart: timedelta
+    """The mean time from one of the newest records to the next."""
+
+    def since(self, records: float) -> datetime:
+        """Return the time since which there are about this many records of each kind, if not more."""
+        return self.newest - min(records * self.apart, self.newest - _FIRST_TIME)
+
+
 class QuestionForms:
     """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
 
@@ -87,8 +109,11 @@ class QuestionForms:
 
     async def find(
         self, connection: Session, criteria: Criteria, wording: Wording, *, count_up_to: int
-    ) -> tuple[list[Form], int]:
-        """Return the forms of the words, and how many records meet the criteria, at most ``count_up_to``."""
+    ) -> QuestionWords | None:
+        """Return the words, for the records that meet the criteria; these are counted up to ``count_up_to``.
+
+        Returns None if all words are in every text, such as "the".
+        """
         words = list(wording.words)
         pairs = await self._synonyms(connection, wording)
         sql, arguments = _FORMS.of(criteria)
@@ -96,7 +121,10 @@ class QuestionForms:
             sql, list(map(as_searched, words)), _MAX_FORMS, _SAMPLE, count_up_to,
             [place for place, _ in pairs], [as_searched(text) for _, text in pairs], *arguments,
         )  # fmt: skip
-        return list(map(_form, rows)), rows[0]["total"] if rows else 0
+        if not rows:
+            return None
+        first = rows[0]
+        return QuestionWords(list(map(_form, rows)), first["total"], first["newest"], first["apart"])
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
         """Return the places of words, from 1, each with a synonym."""
