@@ -5,7 +5,7 @@ records with more words of the question, and with rarer ones, come first. A syno
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,22 +39,29 @@ _WITHOUT: Final = f"""
 """  # noqa: S608  # expressions of our own
 
 
-def _newest_rows(table: Table) -> str:
-    return f"""
-        (SELECT '{table}' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search
-        FROM datastorage.{table} AS r
-        WHERE {{of_{table}}} AND r.search @@ $1::text::tsquery
-            {"AND {newest}" if table is Table.ACTION_TRACES else ""}
-        ORDER BY r.created_at DESC LIMIT $8)"""  # noqa: S608  # the names of our own tables
+def _rows(table: Table) -> str:
+    """Return the SQL for the rows of a table that meet the condition and the criteria."""
+    return f"""SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.diverged, r.text_hash, r.search
+        FROM datastorage.{table} AS r WHERE {{of_{table}}} AND r.search @@ $1::text::tsquery"""  # noqa: S608
 
 
-# Ranks the newest rows of each table, $8 at most, that meet the condition $1; also returns the tables that have
-# that many. A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times
-# its frequency in the record, relative to the record's length. One of its synonyms ($5: all of a word in one,
-# $7: each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency of
-# a phrase is the mean of those of its words: the rank of a phrase has another scale.
+# Ranks the newest rows of each table, $8 at most, that meet the condition $1; also returns the tables that
+# have so many. PostgreSQL finds all rows first, by the index of their words: if it knew of the limit, it
+# would rather walk the rows from the newest one, and so read the whole archive for a word that it believes
+# more frequent than it is.
+#
+# A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its frequency
+# in the record, relative to the record's length. One of its synonyms ($5: all of a word in one, $7: each, $6:
+# the number of its word) counts instead, with the weight $4, if that is more. The frequency of a phrase is the
+# mean of those of its words: the rank of a phrase has another scale.
 _FIND: Final = with_conditions(f"""
-    WITH matching AS MATERIALIZED ({" UNION ALL ".join(map(_newest_rows, Table))}),
+    WITH records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS)}),
+    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES)}),
+    matching AS MATERIALIZED (
+        (SELECT 'audit_records' AS table_name, r.* FROM records AS r ORDER BY created_at DESC LIMIT $8)
+        UNION ALL
+        (SELECT 'action_traces', r.* FROM (SELECT * FROM traces ORDER BY created_at DESC OFFSET 0) AS r
+        WHERE {{newest}} LIMIT $8)),
     words AS MATERIALIZED (
         SELECT form::tsquery AS form, weight, synonym_weight, any_of::tsquery AS any_of, number
         FROM unnest($2::text[], $3::float8[], $4::float8[], $5::text[])
@@ -85,8 +92,9 @@ _FIND: Final = with_conditions(f"""
 _COMMON: Final = 0.02
 # A smaller share is not well known: five of the thousand newest records, or fewer.
 _KNOWN_SHARE: Final = 0.005
-# How many times more records than needed there should be in the time that is looked at first.
-_MARGIN: Final = 2
+# The newest records with a word are looked for among this many times as many as should be enough, one after
+# the other. The shares are those of the newest records, and the time between records varies.
+_WIDER: Final = (2, 16, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,17 +262,25 @@ class _Ranking:
     ) -> tuple[list[Any], frozenset[Table]]:
         """Do the same as ``all``, for a condition that about this share of the records meets.
 
-        If the share is not small, the newest of them are looked for within a short time first: without a
-        bound, PostgreSQL may read all records that meet the condition, of all months, to sort them by time.
+        If the share is not small, the rows are looked for in the time in which they should be, and in longer
+        ones if there are too few.
         """
-        if share < _KNOWN_SHARE:
-            return await self.all(criteria, condition)
-        since = self._words.since(_MARGIN * self._ranked / share)
-        rows, full = await self.all(criteria.within(Scope(since=since)), condition)
-        if full == criteria.tables:
-            return rows, full
-        further, also_full = await self.all(replace(criteria, tables=criteria.tables - full), condition)
-        return rows + further, full | also_full
+        rows: list[Any] = []
+        full: frozenset[Table] = frozenset()
+        for records in self._within(share):
+            since = None if records is None else self._words.since(records)
+            within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
+            more_rows, also_full = await self.all(within, condition)
+            rows, full = rows + more_rows, full | also_full
+            if full == criteria.tables:
+                break
+        return rows, full
+
+    def _within(self, share: float) -> Iterator[float | None]:
+        """Yield the numbers of the newest records of a kind among which to look; None for all."""
+        if share >= _KNOWN_SHARE:
+            yield from (self._ranked / share * wider for wider in _WIDER)
+        yield None
 
     async def all(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:
         """Return the rows that rank highest, and the tables of which not all rows were ranked."""
