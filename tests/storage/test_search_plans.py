@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -123,9 +123,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+async def _scans(
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question gets."""
-    async with reading(database, *nearest.WALKING) as connection:
+    async with reading(database, *settings) as connection:
         answer = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
     scans = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
     assert scans
@@ -133,18 +135,25 @@ async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str
 
 
 async def _scans_for(
-    database: Database, statement: ShapedStatement, criteria: Criteria, *own: Any
+    database: Database,
+    statement: ShapedStatement,
+    criteria: Criteria,
+    *own: Any,
+    settings: Sequence[str] = nearest.WALKING,
 ) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question with criteria gets."""
     sql, arguments = statement.of(criteria)
     scans_of = _scans if criteria.shape is Shape.ANY else _scans_of_one_plan
     # Only the statements that read vectors have these placeholders.
-    return await scans_of(database, sql.format(id=1, pgvector="public"), *own, *arguments)
+    sql = sql.format(id=1, pgvector="public")
+    return await scans_of(database, sql, *own, *arguments, settings=settings)
 
 
-async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+async def _scans_of_one_plan(
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+) -> list[dict[str, Any]]:
     """Return the scans of tables that are executed, with the plan that serves all values."""
-    async with reading(database, *nearest.WALKING, plan=ONE_PLAN) as connection:
+    async with reading(database, *settings, plan=ONE_PLAN) as connection:
         prepared = await connection.prepare(sql)
         values = ", ".join(
             [
@@ -326,16 +335,16 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
     own = (3, 10, _VECTOR, 10_000)
-    scans = await _scans_for(database, nearest._EXACT, criteria, *own)
+    settings = (*nearest.WALKING, nearest.BY_KEYS)
+    scans = await _scans_for(database, nearest._EXACT, criteria, *own, settings=settings)
     _assert_indexes(scans)
     names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
     assert all(name.endswith("_pkey") for name in names), names
 
 
 async def test_words_are_found_by_their_index(database: Database) -> None:
-    conditions = ("'word7'", "'word8'", "'word9' | 'word10' <-> 'padding'")
     synonyms = ([0.8], ["'word9' | 'word10' <-> 'padding'"], [1, 1], ["'word9'", "'word10' <-> 'padding'"])
-    arguments = (*conditions, ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
+    arguments = ("'word7' | 'word8'", ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
     scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
     _assert_indexes(scans)
 

@@ -7,6 +7,7 @@ records with more words of the question, and with rarer ones, come first. A syno
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Table
@@ -50,10 +51,10 @@ def _rows(table: Table) -> str:
 # would rather walk the rows from the newest one, and so read the whole archive for a word that it believes
 # more frequent than it is.
 #
-# A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its frequency
-# in the record, relative to the record's length. One of its synonyms ($5: all of a word in one, $7: each, $6:
-# the number of its word) counts instead, with the weight $4, if that is more. The frequency of a phrase is the
-# mean of those of its words: the rank of a phrase has another scale.
+# A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its
+# frequency in the record, relative to the record's length. One of its synonyms ($5: all of a word in one, $7:
+# each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency of a
+# phrase is the mean of those of its words: the rank of a phrase has another scale.
 _FIND: Final = with_conditions(f"""
     WITH records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS)}),
     traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES)}),
@@ -92,9 +93,9 @@ _FIND: Final = with_conditions(f"""
 _COMMON: Final = 0.02
 # A smaller share is not well known: five of the thousand newest records, or fewer.
 _KNOWN_SHARE: Final = 0.005
-# The newest records with a word are looked for among this many times as many as should be enough, one after
-# the other. The shares are those of the newest records, and the time between records varies.
-_WIDER: Final = (2, 16, 128)
+# The newest records with a word are looked for in a time that is so many times as long as should be enough, and
+# at last in all time.
+_WIDER: Final = (2, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +263,12 @@ class _Ranking:
     ) -> tuple[list[Any], frozenset[Table]]:
         """Do the same as ``all``, for a condition that about this share of the records meets.
 
-        If the share is not small, the rows are looked for in the time in which they should be, and in longer
-        ones if there are too few.
+        Where many meet it, finding all of them would take long. So the rows are looked for in the time in
+        which there should be enough of them, and in longer ones if there are not.
         """
         rows: list[Any] = []
         full: frozenset[Table] = frozenset()
-        for records in self._within(share):
-            since = None if records is None else self._words.since(records)
+        for since in self._times(share):
             within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
             more_rows, also_full = await self.all(within, condition)
             rows, full = rows + more_rows, full | also_full
@@ -276,10 +276,11 @@ class _Ranking:
                 break
         return rows, full
 
-    def _within(self, share: float) -> Iterator[float | None]:
-        """Yield the numbers of the newest records of a kind among which to look; None for all."""
+    def _times(self, share: float) -> Iterator[datetime | None]:
+        """Yield the times since which to look for the rows, one after the other; None for all time."""
         if share >= _KNOWN_SHARE:
-            yield from (self._ranked / share * wider for wider in _WIDER)
+            times = (self._words.since(self._ranked / share * wider) for wider in _WIDER)
+            yield from (time for time in times if time is not None)
         yield None
 
     async def all(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:

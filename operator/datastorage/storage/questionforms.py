@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
@@ -12,8 +12,9 @@ from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
-# the number of the newest records that contain it, and any of its synonyms; the number of all records, counted
-# up to $4; and how quickly records follow one another, by the table where they do so more slowly.
+# the number of the newest records that contain it, and any of its synonyms; and the number of all records,
+# counted up to $4. Also returns the mean time from one of the newest records to the next, of the kind where it
+# is longer; a kind with few records does not count. No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -22,9 +23,9 @@ _FORMS: Final = ShapedStatement(f"""
         (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
     pace AS MATERIALIZED (
-        SELECT min(newest) AS newest, max((newest - oldest) / rows) AS apart FROM (
-            SELECT max(created_at) AS newest, min(created_at) AS oldest, count(*) AS rows
-            FROM sample GROUP BY table_name) AS tables),
+        SELECT min(newest) AS newest, max(newest - oldest) / $3 AS apart FROM (
+            SELECT max(created_at) AS newest, min(created_at) AS oldest
+            FROM sample GROUP BY table_name HAVING count(*) = $3) AS kinds),
     words AS MATERIALIZED (
         SELECT {tsquery("plainto_tsquery", "word")} AS form, place
         FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)),
@@ -38,7 +39,10 @@ _FORMS: Final = ShapedStatement(f"""
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
-        newest, apart, (SELECT count(*) FROM (
+        newest, apart,
+        least((SELECT min(created_at) FROM datastorage.audit_records),
+            (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
+        (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
             SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
@@ -64,7 +68,6 @@ _SYNONYM: Final = 0.9
 # counts in full unless that of the synonyms is less than a third of it: people ask with words that no record
 # has.
 _RARE_ENOUGH: Final = 3.0
-_FIRST_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,21 @@ class QuestionWords:
     forms: Sequence[Form]
     total: int
     """The number of the records, counted up to a limit."""
-    newest: datetime
-    apart: timedelta
+    newest: datetime | None
+    """The time of the newest one; None if there are few."""
+    apart: timedelta | None
     """The mean time from one of the newest records to the next."""
+    oldest: datetime
+    """No record is older."""
 
-    def since(self, records: float) -> datetime:
-        """Return the time since which there are about this many records of each kind, if not more."""
-        return self.newest - min(records * self.apart, self.newest - _FIRST_TIME)
+    def since(self, records: float) -> datetime | None:
+        """Return the time since which there are about this many records of a kind, if not more.
+
+        Returns None if it is before the oldest record.
+        """
+        if self.newest is None or self.apart is None or records * self.apart > self.newest - self.oldest:
+            return None
+        return self.newest - records * self.apart
 
 
 class QuestionForms:
@@ -124,7 +135,9 @@ class QuestionForms:
         if not rows:
             return None
         first = rows[0]
-        return QuestionWords(list(map(_form, rows)), first["total"], first["newest"], first["apart"])
+        return QuestionWords(
+            list(map(_form, rows)), first["total"], first["newest"], first["apart"], first["oldest"]
+        )
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
         """Return the places of words, from 1, each with a synonym."""
