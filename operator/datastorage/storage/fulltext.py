@@ -93,8 +93,8 @@ _FIND: Final = with_conditions(f"""
 _COMMON: Final = 0.02
 # A smaller share is not well known: five of the thousand newest records, or fewer.
 _KNOWN_SHARE: Final = 0.005
-# The newest records with a word are looked for in a time that is so many times as long as should be enough, and
-# at last in all time.
+# The newest records with a word are looked for in a time that is so many times as long as should be enough,
+# and at last in all time.
 _WIDER: Final = (2, 16)
 
 

@@ -13,8 +13,8 @@ from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
 # the number of the newest records that contain it, and any of its synonyms; and the number of all records,
-# counted up to $4. Also returns the mean time from one of the newest records to the next, of the kind where it
-# is longer; a kind with few records does not count. No record is older than the oldest.
+# counted up to $4. Also returns the mean time from one of the newest records to the next, of the kind where
+# it is longer; a kind with few records does not count. No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
