@@ -376,7 +376,7 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
 async def test_words_that_no_record_has_are_not_looked_for_row_by_row(database: Database) -> None:
     """PostgreSQL believes that each is in a two-hundredth of the rows, and only a few rows are wanted."""
     unknown = " | ".join(f"'unknown{n}'" for n in range(20))
-    arguments = (unknown, ["'word7'"], [1.0], [0.0], [None], [], [], 5, 3, 10)
+    arguments: tuple[Any, ...] = (unknown, ["'word7'"], [1.0], [0.0], [None], [], [], 5, 3, 10)
     scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
     read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
     assert read

@@ -95,7 +95,7 @@ _COMMON: Final = 0.02
 _KNOWN_SHARE: Final = 0.005
 # The newest records with a word are looked for in a time that is so many times as long as should be enough,
 # and at last in all time.
-_WIDER: Final = (2, 16)
+_WIDER: Final = (2, 16, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,18 +176,15 @@ class FullText:
                 return None
             # How to find the rows depends on how many have the words.
             await change_plan(connection, plan, OWN_PLAN)
-            conditions = _conditions(
-                words.forms,
-                self._limits.common_from(words.total),
-                *await self._required_phrases(connection, wording),
-            )
+            room = self._limits.common_from(words.total)
+            conditions = _conditions(words, room, *await self._required_phrases(connection, wording))
             ranking = _Ranking(
                 connection, words, max(limit, self._limits.ranked_of(words.total)), per_text, limit
             )
             rows, full = await ranking.newest(criteria, conditions.words, conditions.share)
             if full and conditions.all_words is not None:
                 within = replace(criteria, tables=full)
-                rows += (await ranking.all(within, conditions.all_words))[0]
+                rows += (await ranking.newest(within, conditions.all_words, words.all_words_share))[0]
             if conditions.synonyms is not None:
                 rows += (await ranking.newest(criteria, conditions.synonyms, conditions.synonym_share))[0]
             return rows
@@ -238,7 +235,7 @@ class _Conditions:
 
     words: str
     share: float
-    """The share of the records that meet it, if no record meets it twice."""
+    """The share of the records that meet it, if none has two of its words; 1 if it is not known."""
     all_words: str | None = None
     """A narrower one, for where more records meet the first than are ranked."""
     synonyms: str | None = None
@@ -290,15 +287,15 @@ class _Ranking:
 
 
 def _conditions(
-    forms: Sequence[Form], room: float, phrases: Sequence[str], excluded: Sequence[str]
+    words: QuestionWords, room: float, phrases: Sequence[str], excluded: Sequence[str]
 ) -> _Conditions:
     """Return the conditions that the words of a question make."""
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
-        return _Conditions(_joined(" & ", phrases) + without, 0.0)
-    own = {form.text: form.share for form in forms}
+        return _Conditions(_joined(" & ", phrases) + without, 1.0)
+    own = {form.text: form.share for form in words.forms}
     some = _rare(own, room)
-    synonyms = {_joined(" | ", form.synonyms): form.synonym_share for form in forms if form.synonyms}
+    synonyms = {_joined(" | ", form.synonyms): form.synonym_share for form in words.forms if form.synonyms}
     others = _rare(synonyms, room)
     share, synonym_share = sum(own[form] for form in some), sum(synonyms[form] for form in others)
     is_room = share + synonym_share <= room

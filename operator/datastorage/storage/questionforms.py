@@ -12,9 +12,9 @@ from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
-# the number of the newest records that contain it, and any of its synonyms; and the number of all records,
-# counted up to $4. Also returns the mean time from one of the newest records to the next, of the kind where
-# it is longer; a kind with few records does not count. No record is older than the oldest.
+# the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
+# of all records, counted up to $4. Also returns the mean time from one of the newest records to the next, of
+# the kind where it is longer; a kind with few records does not count. No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -39,6 +39,8 @@ _FORMS: Final = ShapedStatement(f"""
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
+        (SELECT count(*) FROM sample WHERE search @@ (
+            SELECT string_agg('(' || form::text || ')', ' & ')::tsquery FROM forms)) AS all_words_rows,
         newest, apart,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
@@ -93,6 +95,8 @@ class QuestionWords:
     forms: Sequence[Form]
     total: int
     """The number of the records, counted up to a limit."""
+    all_words_share: float
+    """The share of the newest records that contain all of the words."""
     newest: datetime | None
     """The time of the newest one; None if there are few."""
     apart: timedelta | None
@@ -136,8 +140,9 @@ class QuestionForms:
             return None
         first = rows[0]
         return QuestionWords(
-            list(map(_form, rows)), first["total"], first["newest"], first["apart"], first["oldest"]
-        )
+            list(map(_form, rows)), first["total"], first["all_words_rows"] / max(first["sampled"], 1),
+            first["newest"], first["apart"], first["oldest"],
+        )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
         """Return the places of words, from 1, each with a synonym."""
