@@ -407,10 +407,10 @@ async def test_common_words_still_find_their_records(archive: SearchableArchive)
     archive = archive.limited(rank=limits, clues=ClueLimits(events=0))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
-        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
-        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(30)),
+        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(60)),
+        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(60)),
     )
-    # Each word alone has newer records than are ranked; only the old one has both.
+    # Each word alone has more newer records than the fifty that are ranked; only the old one has both.
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
 
 
