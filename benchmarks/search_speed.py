@@ -51,6 +51,8 @@ from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
 
 TOP: Final = 10
+# The connections that the REST interface has for questions; a search by both uses three at once.
+_POOL_SIZE: Final = 6
 _BATCH: Final = 2_000
 _PART_ROWS: Final = 20_000
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -129,7 +131,7 @@ async def measure(
     await _fill(owner_url, service_url, corpus, texts, memory_mib)
     words = list(questions(asked, seed=2))
     vectors = await provider.embed(words)
-    database = Database(service_url, pool_size=2)
+    database = Database(service_url, pool_size=_POOL_SIZE)
     try:
         return await _measure_all(database, corpus, words, vectors)
     finally:
@@ -157,9 +159,7 @@ async def _measure_all(
         recall = _recall(corpus, vectors, rows, found)
         lines.append(_line(f"by meaning, {name}", len(rows), seconds, recall=recall, bare=bare))
     for name, criteria in _CASES:
-        seconds, _ = await _timed(
-            words, partial(_by_words, full_text, criteria)
-        )  # fmt: skip
+        seconds, _ = await _timed(words, partial(_by_words, full_text, criteria))
         lines.append(_line(f"by words, {name}", len(matrix), seconds))
     async with _whole(database, corpus.provider) as ask:
         seconds, _ = await _timed(words, partial(ask.search, limit=TOP))

@@ -19,10 +19,11 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
+from datastorage.records.record import Table
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import RankLimits
-from datastorage.storage.matches import Background
+from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.vectors import VectorTables
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
@@ -314,6 +315,24 @@ async def test_of_a_trace_only_the_newest_generation_is_found(
     assert all(hit.record.generation == 2 for hit in result.hits)
 
 
+async def test_former_generations_take_no_place_in_an_answer(archive: SearchableArchive) -> None:
+    first = trace("memory limit reached")
+    wrong = (again(first, n, model={"reasoning": f"memory limit {n}"}) for n in range(2, 6))
+    await archive.put(first, *wrong, again(first, 6, model={"reasoning": "a wrong guess about the network"}))
+    await archive.put(said("restart", "memory of a node", name="node"))
+    (match,) = await _nearest(archive, "memory limit", first["metadata"]["namespace"], limit=1)
+    assert match.place.table is Table.AUDIT_RECORDS
+
+
+async def _nearest(archive: SearchableArchive, question: str, namespace: str, *, limit: int) -> list[Match]:
+    """Return no more than the limit, of which a search looks for several times as many."""
+    database = archive.store.database
+    nearest = Nearest(database, database, model=MODEL, same_server=True)
+    (vector,) = await archive.provider.embed([question])
+    criteria = Criteria(namespace=namespace)
+    return (await nearest.nearest(criteria, vector, limit=limit, per_text=3)).matches
+
+
 async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive, owner: Any) -> None:
     # Each is a bit further away than the one before.
     words = {"one": "a", "two": "a b", "three": "a b c", "four": "a b c d"}
@@ -326,6 +345,7 @@ async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive,
     for filter_ in (Filter(), Filter(namespace="payments")):
         result = await archive.ask.search("memory limit", filter_, mode=SearchMode.VECTOR, limit=4)
         assert names(result) == list(words)
+    assert len(await _nearest(archive, "memory limit", "payments", limit=4)) == 4
 
 
 @pytest.mark.oldest_postgres
@@ -383,13 +403,14 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
 
 
 async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    archive = archive.limited(rank=RankLimits(ranked=5, ranked_of_many=5, few_records=10))
+    limits = RankLimits(ranked=5, ranked_of_many=5, few_records=10)
+    archive = archive.limited(rank=limits, clues=ClueLimits(events=0))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
-        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
-        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(30)),
+        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(60)),
+        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(60)),
     )
-    # Each word alone has newer records than are ranked; only the old one has both.
+    # Each word alone has more newer records than the fifty that are ranked; only the old one has both.
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
 
 

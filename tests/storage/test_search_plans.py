@@ -4,9 +4,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,16 @@ from datastorage.resources.reading.kindreading import FilterName
 from datastorage.storage import clues, export, fulltext, nearest, questionforms, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope, Shape, ShapedStatement
+from datastorage.storage.fulltext import FullText, RankLimits
 from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.readonly import ONE_PLAN, reading
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.wording import Wording
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 _MODEL = EmbeddingModel("test", "small", 3)
@@ -123,9 +126,11 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(child)
 
 
-async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+async def _scans(
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question gets."""
-    async with reading(database, *nearest.WALKING) as connection:
+    async with reading(database, *settings) as connection:
         answer = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
     scans = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
     assert scans
@@ -133,18 +138,25 @@ async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str
 
 
 async def _scans_for(
-    database: Database, statement: ShapedStatement, criteria: Criteria, *own: Any
+    database: Database,
+    statement: ShapedStatement,
+    criteria: Criteria,
+    *own: Any,
+    settings: Sequence[str] = nearest.WALKING,
 ) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question with criteria gets."""
     sql, arguments = statement.of(criteria)
     scans_of = _scans if criteria.shape is Shape.ANY else _scans_of_one_plan
     # Only the statements that read vectors have these placeholders.
-    return await scans_of(database, sql.format(id=1, pgvector="public"), *own, *arguments)
+    sql = sql.format(id=1, pgvector="public")
+    return await scans_of(database, sql, *own, *arguments, settings=settings)
 
 
-async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+async def _scans_of_one_plan(
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+) -> list[dict[str, Any]]:
     """Return the scans of tables that are executed, with the plan that serves all values."""
-    async with reading(database, *nearest.WALKING, plan=ONE_PLAN) as connection:
+    async with reading(database, *settings, plan=ONE_PLAN) as connection:
         prepared = await connection.prepare(sql)
         values = ", ".join(
             [
@@ -326,18 +338,76 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
     own = (3, 10, _VECTOR, 10_000)
-    scans = await _scans_for(database, nearest._EXACT, criteria, *own)
+    settings = (*nearest.WALKING, nearest.BY_KEYS)
+    scans = await _scans_for(database, nearest._EXACT, criteria, *own, settings=settings)
     _assert_indexes(scans)
-    names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
+    vectors = [scan for scan in scans if scan["Relation Name"].startswith("embeddings")]
+    names = {name for scan in vectors for name in _indexes(scan)}
+    assert names
     assert all(name.endswith("_pkey") for name in names), names
 
 
+async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: list[str] = []
+    fetch = Session.fetch
+
+    async def spied(self: Session, sql: str, *arguments: Any, **options: Any) -> Any:
+        if "distances AS" in sql:
+            settings.append(await self.fetchval("SELECT 'SET LOCAL enable_seqscan = ' || current_setting($1)",
+                                                "enable_seqscan"))  # fmt: skip
+        return await fetch(self, sql, *arguments, **options)
+
+    monkeypatch.setattr(Session, "fetch", spied)
+    found = Nearest(database, database, model=_MODEL, same_server=True)
+    vector = np.array([1, 0, 0], np.float32)
+    assert (await found.nearest(Criteria(namespace="n7"), vector, limit=5, per_text=3)).matches
+    assert settings == [nearest.BY_KEYS]
+
+
 async def test_words_are_found_by_their_index(database: Database) -> None:
-    conditions = ("'word7'", "'word8'", "'word9' | 'word10' <-> 'padding'")
     synonyms = ([0.8], ["'word9' | 'word10' <-> 'padding'"], [1, 1], ["'word9'", "'word10' <-> 'padding'"])
-    arguments = (*conditions, ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
+    arguments = ("'word7' | 'word8'", ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
     scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
     _assert_indexes(scans)
+
+
+async def test_words_that_no_record_has_are_not_looked_for_row_by_row(database: Database) -> None:
+    """PostgreSQL believes that each is in a two-hundredth of the rows, and only a few rows are wanted."""
+    unknown = " | ".join(f"'unknown{n}'" for n in range(20))
+    arguments: tuple[Any, ...] = (unknown, ["'word7'"], [1.0], [0.0], [None], [], [], 5, 3, 10)
+    scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
+    read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
+    assert read
+    assert all(name.endswith("search_idx") for name in read), read
+
+
+async def test_common_words_are_looked_for_among_the_newest_records_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All records have the word, and there is one of each kind in a minute."""
+    times: list[datetime | None] = []
+    all_of = fulltext._Ranking.all
+
+    async def spied(self: fulltext._Ranking, criteria: Criteria, condition: str) -> Any:
+        times.append(criteria.since)
+        return await all_of(self, criteria, condition)
+
+    monkeypatch.setattr(fulltext._Ranking, "all", spied)
+    words = FullText(database, limits=RankLimits(ranked_of_many=300))
+    assert await words.find(Criteria(), Wording(["padding"]), limit=10, per_text=3)
+    (since,) = times
+    newest = datetime(2026, 3, 3, 18, 40, tzinfo=UTC)
+    assert since is not None
+    assert timedelta(minutes=300) < newest - since < timedelta(minutes=1_000)
+    # Before the five hundred newest of these records, there are none for weeks.
+    times.clear()
+    until = datetime(2026, 3, 1, 8, 21, tzinfo=UTC)
+    found = await words.find(Criteria(until=until), Wording(["padding"]), limit=1_200, per_text=3)
+    assert len(found or ()) == 1_200
+    assert len(times) == 3
+    assert times[-1] is None
 
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)

@@ -54,9 +54,12 @@ _WALK: Final = with_conditions(
     LIMIT $2
 """)
 )
-# Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
-# read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal: one
-# is enough, and the tables after it need not be read.
+# Computes the distances of the texts of the $4 newest records. All vectors are looked up in one scan of each
+# table's key, which reads each of its pages once: looking up ten thousand texts one by one takes half as long
+# again. The array is in the order of the key, which saves sorting it for each table. Then the nearest texts
+# are taken, one by one, until enough records are found: only for these it is checked whether an ActionTrace
+# is the newest generation. If two replicas wrote a text at the same moment, it has two vectors, which are
+# equal.
 _EXACT: Final = ShapedStatement(
     _with_records("""
     WITH candidates AS MATERIALIZED (
@@ -65,16 +68,18 @@ _EXACT: Final = ShapedStatement(
             WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $4)
             UNION ALL
             (SELECT r.text_hash FROM datastorage.action_traces AS r
-            WHERE {of_action_traces} AND r.text_hash IS NOT NULL AND {newest}
+            WHERE {of_action_traces} AND r.text_hash IS NOT NULL
             ORDER BY r.created_at DESC LIMIT $4)) AS rows),
-    near AS MATERIALIZED (
-        SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
-            SELECT embedding OPERATOR({pgvector}.<=>) $3 AS distance
-            FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash LIMIT 1) AS known
-        ORDER BY distance, text_hash LIMIT $2)
+    distances AS MATERIALIZED (
+        SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
+        FROM datastorage.embeddings_{id:d}
+        WHERE text_hash = ANY (ARRAY(SELECT text_hash FROM candidates ORDER BY text_hash))),
+    near AS (
+        SELECT text_hash, min(distance) AS distance FROM distances GROUP BY text_hash
+        ORDER BY distance, text_hash)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY distance, created_at DESC, uid, generation DESC, spec_hash LIMIT $2
+    LIMIT $2
 """)
 )
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
@@ -130,6 +135,9 @@ WALKING: Final = (
     "SET LOCAL hnsw.iterative_scan = relaxed_order",
     "SET LOCAL hnsw.max_scan_tuples = 20000",
 )
+BY_KEYS: Final = "SET LOCAL enable_seqscan = off"
+"""For looking up many vectors at once. PostgreSQL expects ten, so it would read all rows of a small table and
+compare each with thousands of hashes; and with one plan, it would go on so when the table has grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +283,7 @@ class Nearest:
                 if criteria.is_open:
                     return found
                 await change_plan(connection, ONE_PLAN, plan)
+            await connection.execute(BY_KEYS)
             sql, arguments = _EXACT.of(criteria)
             sql = sql.format(id=number, pgvector=connection.vector_schema)
             own = (per_text, limit, vector, self._limits.exact_records)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
@@ -11,15 +12,20 @@ from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
-# the number of the newest records that contain it, and any of its synonyms; and the number of all records,
-# counted up to $4.
+# the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
+# of all records, counted up to $4. Also returns the mean time from one of the newest records to the next, of
+# the kind where it is longer; a kind with few records does not count. No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
-        (SELECT r.search FROM datastorage.audit_records AS r
+        (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
         WHERE {{of_audit_records}} ORDER BY r.created_at DESC LIMIT $3)
         UNION ALL
-        (SELECT r.search FROM datastorage.action_traces AS r
+        (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
+    pace AS MATERIALIZED (
+        SELECT min(newest) AS newest, max(newest - oldest) / $3 AS apart FROM (
+            SELECT max(created_at) AS newest, min(created_at) AS oldest
+            FROM sample GROUP BY table_name HAVING count(*) = $3) AS kinds),
     words AS MATERIALIZED (
         SELECT {tsquery("plainto_tsquery", "word")} AS form, place
         FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)),
@@ -33,12 +39,17 @@ _FORMS: Final = ShapedStatement(f"""
         SELECT form, min(place) AS place FROM words
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
+        (SELECT count(*) FROM sample WHERE search @@ (
+            SELECT string_agg('(' || form::text || ')', ' & ')::tsquery FROM forms)) AS all_words_rows,
+        newest, apart,
+        least((SELECT min(created_at) FROM datastorage.audit_records),
+            (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
             UNION ALL
             SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
             LIMIT $4) AS some_rows) AS total
-    FROM forms LEFT JOIN synonyms USING (form), LATERAL (
+    FROM pace, forms LEFT JOIN synonyms USING (form), LATERAL (
         SELECT count(*) FILTER (WHERE search @@ form) AS rows,
             count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
         FROM sample) AS counted
@@ -77,6 +88,32 @@ class Form:
     """What one of its synonyms counts in its place; less than its own weight."""
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionWords:
+    """The words of a question, and the records among which they are looked for."""
+
+    forms: Sequence[Form]
+    total: int
+    """The number of the records, counted up to a limit."""
+    all_words_share: float
+    """The share of the newest records that contain all of the words."""
+    newest: datetime | None
+    """The time of the newest one; None if there are few."""
+    apart: timedelta | None
+    """The mean time from one of the newest records to the next."""
+    oldest: datetime
+    """No record is older."""
+
+    def since(self, records: float) -> datetime | None:
+        """Return the time since which there are about this many records of a kind, if not more.
+
+        Returns None if it is before the oldest record.
+        """
+        if self.newest is None or self.apart is None or records * self.apart > self.newest - self.oldest:
+            return None
+        return self.newest - records * self.apart
+
+
 class QuestionForms:
     """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
 
@@ -87,8 +124,11 @@ class QuestionForms:
 
     async def find(
         self, connection: Session, criteria: Criteria, wording: Wording, *, count_up_to: int
-    ) -> tuple[list[Form], int]:
-        """Return the forms of the words, and how many records meet the criteria, at most ``count_up_to``."""
+    ) -> QuestionWords | None:
+        """Return the words, for the records that meet the criteria; these are counted up to ``count_up_to``.
+
+        Returns None if all words are in every text, such as "the".
+        """
         words = list(wording.words)
         pairs = await self._synonyms(connection, wording)
         sql, arguments = _FORMS.of(criteria)
@@ -96,7 +136,13 @@ class QuestionForms:
             sql, list(map(as_searched, words)), _MAX_FORMS, _SAMPLE, count_up_to,
             [place for place, _ in pairs], [as_searched(text) for _, text in pairs], *arguments,
         )  # fmt: skip
-        return list(map(_form, rows)), rows[0]["total"] if rows else 0
+        if not rows:
+            return None
+        first = rows[0]
+        return QuestionWords(
+            list(map(_form, rows)), first["total"], first["all_words_rows"] / max(first["sampled"], 1),
+            first["newest"], first["apart"], first["oldest"],
+        )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
         """Return the places of words, from 1, each with a synonym."""
