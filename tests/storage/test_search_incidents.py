@@ -231,6 +231,23 @@ async def test_no_record_comes_along_that_has_excluded_words_or_does_not_meet_th
     assert not {"song", "dance"} & set(names(result))
 
 
+async def test_the_same_records_come_along_wherever_postgresql_has_put_them(
+    archive: SearchableArchive, owner: Any
+) -> None:
+    """All of them happened in the same second, and there are more than a search looks at."""
+    same = "2026-03-05T09:00:00Z"
+    await fill_with_an_answer_and_much_else(archive)
+    await archive.put(
+        *(said("rr-1", f"sung n{n}", name=f"song {n}", creationTimestamp=same) for n in range(60))
+    )
+    before = await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True)
+    assert (FoundBy.INCIDENT,) in {hit.found_by for hit in before.hits}
+    await owner.execute(
+        "CLUSTER datastorage.audit_records_y2026m03 USING audit_records_y2026m03_pkey"
+    )  # puts them in the order of their random uids
+    assert await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True) == before
+
+
 @pytest.fixture(scope="module")
 def drawn(databases: TestDatabases) -> TestDatabase:
     """Records of a few incidents, with a few texts; the test only reads."""
