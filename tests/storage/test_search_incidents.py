@@ -231,6 +231,11 @@ async def test_no_record_comes_along_that_has_excluded_words_or_does_not_meet_th
     assert not {"song", "dance"} & set(names(result))
 
 
+async def put_in_the_order_of_uids(owner: Any) -> None:
+    """Store the rows in another order, as a restored backup may; the uids are random."""
+    await owner.execute("CLUSTER datastorage.audit_records_y2026m03 USING audit_records_y2026m03_pkey")
+
+
 async def test_the_same_records_come_along_wherever_postgresql_has_put_them(
     archive: SearchableArchive, owner: Any
 ) -> None:
@@ -242,10 +247,23 @@ async def test_the_same_records_come_along_wherever_postgresql_has_put_them(
     )
     before = await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True)
     assert (FoundBy.INCIDENT,) in {hit.found_by for hit in before.hits}
-    await owner.execute(
-        "CLUSTER datastorage.audit_records_y2026m03 USING audit_records_y2026m03_pkey"
-    )  # puts them in the order of their random uids
+    await put_in_the_order_of_uids(owner)
     assert await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_same_records_of_a_text_are_found_wherever_postgresql_has_put_them(
+    archive: SearchableArchive, owner: Any, mode: SearchMode
+) -> None:
+    """All of them were created in the same second, and there are more than an answer shows."""
+    same = "2026-03-05T09:00:00Z"
+    await archive.put(
+        *(said(f"rr-{n}", "memory limit reached", name=f"a{n}", creationTimestamp=same) for n in range(60))
+    )
+    before = await archive.ask.search("memory limit reached", mode=mode)
+    assert len(before.hits) == 3
+    await put_in_the_order_of_uids(owner)
+    assert await archive.ask.search("memory limit reached", mode=mode) == before
 
 
 @pytest.fixture(scope="module")
