@@ -231,6 +231,89 @@ async def test_no_record_comes_along_that_has_excluded_words_or_does_not_meet_th
     assert not {"song", "dance"} & set(names(result))
 
 
+async def test_traces_come_along_in_the_newest_generation_that_is_of_the_incident_and_the_caller_may_read(
+    archive: SearchableArchive,
+) -> None:
+    await fill_with_an_answer_and_much_else(archive)
+
+    def trace(number: int, name: str, incident: str = "rr-1", **metadata: Any) -> dict[str, Any]:
+        spec = {**TRACE_SPEC, "correlationID": incident, "model": {"reasoning": f"sung {metadata}"}}
+        return action_trace(spec, name=name, uid=_uid(number), **metadata)
+
+    await archive.put(
+        trace(1, "kept"),
+        trace(1, "kept", generation=2),
+        trace(2, "moved"),
+        trace(2, "moved", incident="rr-2", generation=2),
+        trace(3, "foreign", namespace="shop"),
+        trace(4, "too old", creationTimestamp="2026-02-01T00:00:00Z"),
+    )
+    scope = Scope("payments", since=utc("2026-03-01T00:00:00Z"))
+    result = await archive.ask.search(_ABOUT_MEMORY, flat=True, scope=scope)
+    along = [hit.record for hit in result.hits if hit.found_by == (FoundBy.INCIDENT,)]
+    assert {(record.name, record.generation) for record in along} == {("song", 1), ("dance", 1), ("kept", 2)}
+
+
+async def test_of_a_long_incident_its_newest_records_come_along(archive: SearchableArchive) -> None:
+    await fill_with_an_answer_and_much_else(archive)
+    await archive.put(*(said("rr-1", f"sung n{n}", name=f"{n}") for n in range(30)))
+    result = await archive.ask.search(_ABOUT_MEMORY, limit=25, flat=True)
+    along = {hit.record.name for hit in result.hits if hit.found_by == (FoundBy.INCIDENT,)}
+    assert along == {str(n) for n in range(10, 30)}
+
+
+@pytest.mark.parametrize(
+    ("message", "with_vectors"),
+    [("what was there before the", True), ("memory of checkout pod", False)],
+    ids=["found by meaning", "found by words"],
+)
+async def test_the_incidents_lead_that_either_search_finds(
+    archive: SearchableArchive, message: str, *, with_vectors: bool
+) -> None:
+    await fill_with_an_answer_and_much_else(archive)
+    await archive.put(said("rr-2", "a long walk", name="walk"))
+    await archive.put(said("rr-2", message, name="leads"), with_vectors=with_vectors)
+    result = await archive.ask.search("what was there before the memory of checkout pod", limit=25, flat=True)
+    found_by = {hit.record.name: hit.found_by for hit in result.hits}
+    assert found_by["leads"][0] is (FoundBy.MEANING if with_vectors else FoundBy.WORDS)
+    assert found_by["walk"] == (FoundBy.INCIDENT,)
+
+
+async def put_in_the_order_of_uids(owner: Any) -> None:
+    """Store the rows in another order, as a restored backup may; the uids are random."""
+    await owner.execute("CLUSTER datastorage.audit_records_y2026m03 USING audit_records_y2026m03_pkey")
+
+
+async def test_the_same_records_come_along_wherever_postgresql_has_put_them(
+    archive: SearchableArchive, owner: Any
+) -> None:
+    """All of them happened in the same second, and there are more than a search looks at."""
+    same = "2026-03-05T09:00:00Z"
+    await fill_with_an_answer_and_much_else(archive)
+    await archive.put(
+        *(said("rr-1", f"sung n{n}", name=f"song {n}", creationTimestamp=same) for n in range(60))
+    )
+    before = await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True)
+    assert (FoundBy.INCIDENT,) in {hit.found_by for hit in before.hits}
+    await put_in_the_order_of_uids(owner)
+    assert await archive.ask.search(_ABOUT_MEMORY, limit=40, flat=True) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_same_records_of_a_text_are_found_wherever_postgresql_has_put_them(
+    archive: SearchableArchive, owner: Any, mode: SearchMode
+) -> None:
+    """All of them were created in the same second, and there are more than an answer shows."""
+    same = "2026-03-05T09:00:00Z"
+    await archive.put(
+        *(said(f"rr-{n}", "memory limit reached", name=f"a{n}", creationTimestamp=same) for n in range(60))
+    )
+    before = await archive.ask.search("memory limit reached", mode=mode)
+    assert len(before.hits) == 3
+    await put_in_the_order_of_uids(owner)
+    assert await archive.ask.search("memory limit reached", mode=mode) == before
+
+
 @pytest.fixture(scope="module")
 def drawn(databases: TestDatabases) -> TestDatabase:
     """Records of a few incidents, with a few texts; the test only reads."""

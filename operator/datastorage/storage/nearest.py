@@ -26,15 +26,17 @@ _COUNT: Final = ShapedStatement("""
         LIMIT $1) AS some_rows
 """)
 # The newest records of a text, $1 at most. The statement around it provides "near", which has the text_hash.
+# Of several in one second, the same are taken wherever PostgreSQL has put them.
 _THEIR_RECORDS: Final = """
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.audit_records AS r
-        WHERE r.text_hash = near.text_hash AND {of_audit_records} ORDER BY r.created_at DESC LIMIT $1)
+        WHERE r.text_hash = near.text_hash AND {of_audit_records}
+        ORDER BY r.created_at DESC, r.uid, r.generation DESC, r.spec_hash LIMIT $1)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.action_traces AS r
         WHERE r.text_hash = near.text_hash AND {of_action_traces} AND {newest}
-        ORDER BY r.created_at DESC LIMIT $1)
+        ORDER BY r.created_at DESC, r.uid, r.generation DESC, r.spec_hash LIMIT $1)
         ORDER BY created_at DESC, uid, generation DESC, spec_hash LIMIT $1"""
 
 

@@ -180,19 +180,22 @@ _CORRELATION_IDS: Final = """
     FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
     WHERE k.table_name = 'action_traces' AND r.correlation_id IS NOT NULL
 """
-# The newest rows of each correlation ID, $2 of each table.
+# The newest rows of each correlation ID, $2 of each table: the last ones of its timeline. Several may have
+# happened in the same second; which of them are taken must not depend on where PostgreSQL has put them.
 _CORRELATED: Final = with_conditions("""
     SELECT given.shared AS correlation_id, found.* FROM unnest($1::text[]) AS given (shared)
     CROSS JOIN LATERAL (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
         FROM datastorage.audit_records AS r
         WHERE r.correlation_id = given.shared AND {of_audit_records}
-        ORDER BY r.happened_at DESC LIMIT $2)
+        ORDER BY r.happened_at DESC, ARRAY[r.resource_version, r.generation, r.stored_order] DESC
+        LIMIT $2)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
         FROM datastorage.action_traces AS r
         WHERE r.correlation_id = given.shared AND {of_action_traces} AND {newest}
-        ORDER BY r.happened_at DESC LIMIT $2)) AS found
+        ORDER BY r.happened_at DESC, ARRAY[r.resource_version, r.generation, r.stored_order] DESC
+        LIMIT $2)) AS found
 """)
 # Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
 _LOAD: Final = """
