@@ -145,8 +145,8 @@ class FullText:
         """Return the records that match best, at most ``per_text`` of each text.
 
         The share of the question's words that a record has counts each by how rare it is, and is the less the
-        longer the record is. A synonym of a word counts a little less than the word. Returns
-        None when the question has only words that are in every text ("the", "what").
+        longer the record is. A synonym of a word counts a little less than the word. Returns None when the
+        question has only words that are in every text ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
         answers = await asyncio.gather(
@@ -179,9 +179,8 @@ class FullText:
             room = self._limits.common_from(words.total)
             conditions = _conditions(words, room, *await self._required_phrases(connection, wording))
             ranking = _Ranking(
-                connection, words, max(limit, self._limits.ranked_of(words.total)), per_text, limit,
-                in_windows=words.total > self._limits.few_records,
-            )  # fmt: skip
+                connection, words, max(limit, self._limits.ranked_of(words.total)), per_text, limit
+            )
             rows, full = await ranking.newest(criteria, conditions.words, conditions.share)
             if full and conditions.all_words is not None:
                 within = replace(criteria, tables=full)
@@ -248,25 +247,13 @@ class _Ranking:
     """Ranks the newest records that meet a condition by the words of a question."""
 
     def __init__(
-        self,
-        connection: Session,
-        words: QuestionWords,
-        ranked: int,
-        per_text: int,
-        limit: int,
-        *,
-        in_windows: bool,
+        self, connection: Session, words: QuestionWords, ranked: int, per_text: int, limit: int
     ) -> None:
-        """``ranked`` is the number of records of each kind that are ranked. The next two limit the answer.
-
-        ``in_windows`` tells whether rows are looked for in parts of the time, one after the other. Of few
-        records, it is quicker to read all at once than to plan several statements.
-        """
+        """``ranked`` is the number of records of each kind that are ranked. The others limit the answer."""
         self._connection = connection
         self._words = words
         self._ranked = ranked
         self._arguments = (*_arguments(words.forms), ranked, per_text, limit)
-        self._in_windows = in_windows
 
     async def newest(
         self, criteria: Criteria, condition: str, share: float
@@ -288,7 +275,7 @@ class _Ranking:
 
     def _times(self, share: float) -> Iterator[datetime | None]:
         """Yield the times since which to look for the rows, one after the other; None for all time."""
-        if self._in_windows and share >= _KNOWN_SHARE:
+        if share >= _KNOWN_SHARE:
             times = (self._words.since(self._ranked / share * wider) for wider in _WIDER)
             yield from (time for time in times if time is not None)
         yield None
