@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.progress import Progress, say
 from benchmarks.texts import questions, sentences
 from datastorage.assembly.queries import build_queries
+from datastorage.assembly.rest import READ_POOL_SIZE
 from datastorage.assembly.searching import by_meaning
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
@@ -51,8 +52,6 @@ from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
 
 TOP: Final = 10
-# The connections that the REST interface has for questions; a search by both uses three at once.
-_POOL_SIZE: Final = 6
 _BATCH: Final = 2_000
 _PART_ROWS: Final = 20_000
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -131,7 +130,7 @@ async def measure(
     await _fill(owner_url, service_url, corpus, texts, memory_mib)
     words = list(questions(asked, seed=2))
     vectors = await provider.embed(words)
-    database = Database(service_url, pool_size=_POOL_SIZE)
+    database = Database(service_url, pool_size=READ_POOL_SIZE)
     try:
         return await _measure_all(database, corpus, words, vectors)
     finally:

@@ -7,6 +7,7 @@ is too long is in all of them.
 
 import gc
 import json
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -72,4 +73,4 @@ def _seconds_of_a_yard() -> float:
         started = time.thread_time()
         json.loads(json.dumps(_YARDSTICK))
         found.append(time.thread_time() - started)
-    return sorted(found)[len(found) // 2]
+    return statistics.median(found)

@@ -44,7 +44,7 @@ from datastorage.thesaurus.loading import load_groups
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting. Two
 # searches fill it, each over three connections.
-_READ_POOL_SIZE: Final = 6
+READ_POOL_SIZE: Final = 6
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         # Of several hosts, the first may be a standby that lacks what was just stored. So the questions go to
         # the one that accepts writes, too.
         database = open_database(
-            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=_READ_POOL_SIZE
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=READ_POOL_SIZE
         )
         # Exports have connections of their own, too. They lead to the primary: a standby does not know which
         # transactions may still add rows.
@@ -103,7 +103,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         tasks: tuple[asyncio.Task[Any], ...] = ()
         if standby is not None:
             copy = open_database(
-                settings, "read_database_url", STANDBY, stack, writable=False, pool_size=_READ_POOL_SIZE
+                settings, "read_database_url", STANDBY, stack, writable=False, pool_size=READ_POOL_SIZE
             )
             archive = StandbyQueries(queries_of(store, copy, synonyms=synonyms), primary, standby)
             # It begins before PostgreSQL has answered: a standby may be there when the primary is not.
