@@ -143,7 +143,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     # On a busy machine Redis may miss its 50 ms, and is not used for some seconds then. So each text waits
     # until Redis is used, and of several texts, one is enough.
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=20, what="Redis is used")
+        await until(redis_is_used, seconds=60, what="Redis is used")
         await store(f"more-{n}", message)
     with redis.client() as own:
         assert len(own.keys("datastorage:vector:wordllama:l2_supercat_256:256:*")) > 0
@@ -152,7 +152,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     operator.start()
     operator.wait_ready()
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=20, what="Redis is used")
+        await until(redis_is_used, seconds=60, what="Redis is used")
         await store(f"again-{n}", message)
     assert operator.metric('datastorage_cache_hits_total{tier="redis"}') > 0
     hits = operator.metric('datastorage_cache_hits_total{tier="redis"}')

@@ -7,12 +7,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from datastorage.assembly.store import VectorStore, open_store
-from datastorage.errors import NewerSchemaError
+from datastorage.errors import NewerSchemaError, TransientError
 from datastorage.metrics import REGISTRY
 from datastorage.runtime.run import prepare_vectors
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings
 from datastorage.storage.schema import VECTORS
+from harness.polling import eventually
 from harness.ports import free_port
 from harness.postgres import TestDatabase
 from harness.redis import RedisServer
@@ -55,6 +56,20 @@ async def test_it_asks_the_schema_loads_the_model_and_connects_to_redis(
             assert len(await client.client_list()) > 1
             assert await owner.fetchval(_OTHER_SESSIONS) > 0
             assert _calls_of_the_model() > calls
+
+
+async def test_an_outage_ends_although_no_record_comes(cloned: TestDatabase) -> None:
+    async def away() -> None:
+        raise TransientError("away")
+
+    async with open_store(_settings(cloned.service_url), writable=True) as store:
+        assert store.vectors is not None
+        await prepare_vectors(store.vectors)
+        breakers = store.vectors.embedder_breaker, store.vectors.breaker
+        for breaker in breakers:
+            with pytest.raises(TransientError):
+                await breaker.attempt(away)
+        await eventually(lambda: all(breaker.reason is None for breaker in breakers))
 
 
 async def test_a_newer_schema_is_refused(cloned: TestDatabase, owner: Any) -> None:

@@ -292,6 +292,15 @@ async def test_a_redis_that_comes_back_is_used_again_and_logged_once(
     assert caplog.records[-1].__dict__["skipped_uses"] == 5
 
 
+async def test_an_outage_ends_although_no_vector_is_asked_for(own_server: RedisServer, make: Make) -> None:
+    cache = make(own_server.url)
+    own_server.stop()
+    assert await get(cache, 1) == {}
+    assert value(metrics.DEPENDENCY_UP, "redis") == 0
+    own_server.start()
+    await eventually(lambda: value(metrics.DEPENDENCY_UP, "redis") == 1)
+
+
 async def test_many_short_outages_make_no_log_flood(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

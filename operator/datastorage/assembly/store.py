@@ -104,7 +104,9 @@ async def _open_vectors(
     if with_redis and settings.redis_url is not None:
         redis = origin_of(settings, "redis_url")
     cache = build_cache(provider.model, redis, ttl_seconds=settings.embedding.cache_ttl_seconds)
-    embedder_breaker = Breaker(Dependency.EMBEDDER, partial(probe, provider))
+    # Both probes show as much as an operation does, so an outage ends although no record comes.
+    makes_vectors = partial(probe, provider)
+    embedder_breaker = Breaker(Dependency.EMBEDDER, makes_vectors, trial=makes_vectors)
     embedder = Embedder(
         provider,
         cache,
@@ -114,7 +116,7 @@ async def _open_vectors(
     stack.push_async_callback(embedder.close)
     stack.push_async_callback(embedder_breaker.close)  # closed first: its probe may be using the provider
     tables = VectorTables(database, provider.model)
-    breaker = Breaker(Dependency.VECTOR_STORE, tables.probe)
+    breaker = Breaker(Dependency.VECTOR_STORE, tables.probe, trial=tables.probe)
     stack.push_async_callback(breaker.close)
     return VectorStore(
         database=database,

@@ -69,7 +69,8 @@ class RedisStore:
         self._client = self._new_client(self._using.value)
         self._retired = RetiredClients()
         self._ttl_seconds = ttl_seconds
-        self._breaker = Breaker(metrics.Dependency.REDIS, self._probe, pace=limits.pace)
+        # The probe is a write, so it shows as much as a use: an outage ends although no record comes.
+        self._breaker = Breaker(metrics.Dependency.REDIS, self._probe, trial=self._probe, pace=limits.pace)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return a value or None for each key, in their order."""

@@ -65,7 +65,8 @@ class Breaker:
 
         ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
         would succeed; without a trial, the probe takes its place. After an outage, the trial is also made if
-        no operation shows that the dependency serves again. ``on_recovery`` is called when it does.
+        no operation shows that the dependency serves again; without a trial, only an operation shows that.
+        ``on_recovery`` is called when it does.
 
         ``within`` is the breaker of the server that the dependency belongs to: every operation also waits
         there, so that this breaker is open only while the server serves others.
