@@ -403,7 +403,7 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
 
 
 async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    limits = RankLimits(ranked=5, ranked_of_many=5, few_records=10)
+    limits = RankLimits(newest=5, few_records=10)
     archive = archive.limited(rank=limits, clues=ClueLimits(events=0))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
@@ -418,7 +418,7 @@ async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_the
     archive: SearchableArchive,
 ) -> None:
     """How frequent the words are is estimated from the newest records."""
-    limits = RankLimits(ranked=5, few_records=1_000)
+    limits = RankLimits(newest=5, few_records=10)
     await archive.put(
         said("restart", "drain node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(
@@ -434,12 +434,12 @@ async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_the
 
 
 @pytest.mark.parametrize(("few_records", "is_ranked"), [(70, False), (71, True)])
-async def test_in_a_large_archive_fewer_records_with_a_common_word_are_ranked(
+async def test_in_a_large_archive_the_newest_records_with_a_common_word_are_ranked(
     archive: SearchableArchive,
     few_records: int,
     is_ranked: bool,  # noqa: FBT001
 ) -> None:
-    limits = RankLimits(ranked=80, ranked_of_many=60, few_records=few_records)
+    limits = RankLimits(newest=60, few_records=few_records)
     await archive.put(
         said("restart", "pod pod pod", name="best", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod of many other words number{n}", name=f"pod{n}") for n in range(70)),

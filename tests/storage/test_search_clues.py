@@ -25,6 +25,7 @@ from tests.support.archive import SearchableArchive, searchable
 
 _SPEC = {"type": "Remediation", "action": "act", "phase": "Completed"}
 _NUMBERS = count(1)
+_NAME = "SELECT name FROM datastorage.audit_records WHERE uid = $1"
 _SHA512 = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" * 2
 _IDENTIFIERS = {
     "ipv4": "10.4.7.19",
@@ -329,6 +330,21 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
             connection, Criteria(), [Clue("checkout killed oom")], None, ClueLimits(texts=3)
         )
     assert len(found) == 3
+
+
+async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableArchive) -> None:
+    """PostgreSQL counts no further than 16,383: all words after that have the same position."""
+    before = "\u78c1\u76d8" * 8_192
+    ends = {"in order": "drained the noisy replica", "other order": "replica drained the noisy"}
+    await own.put(
+        *(_record({"message": before, "errorMessage": end}, name=name) for name, end in ends.items())
+    )
+    async with reading(own.store.database) as connection:
+        found = await clues.find(
+            connection, Criteria(), [Clue("drained the noisy replica")], None, ClueLimits()
+        )
+        [place] = [record.place for record in found]
+        assert await connection.fetchval(_NAME, place.key.uid) == "in order"
 
 
 async def test_a_long_quotation_is_found(own: SearchableArchive) -> None:

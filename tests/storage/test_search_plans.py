@@ -17,7 +17,7 @@ import pytest_asyncio
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resources.reading.kindreading import FilterName
-from datastorage.storage import clues, export, fulltext, nearest, questionforms, summaries
+from datastorage.storage import clues, export, nearest, questionforms, ranking, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
@@ -27,6 +27,7 @@ from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.ranking import Ranking
 from datastorage.storage.readonly import ONE_PLAN, reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
@@ -366,21 +367,45 @@ async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
     assert settings == [nearest.BY_KEYS]
 
 
-async def test_words_are_found_by_their_index(database: Database) -> None:
+_RANKINGS = pytest.mark.parametrize(
+    ("sql", "newest"), [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5,))], ids=["all", "newest"]
+)
+
+
+@_RANKINGS
+async def test_words_are_found_by_their_index(database: Database, sql: str, newest: tuple[int, ...]) -> None:
     synonyms = ([0.8], ["'word9' | 'word10' <-> 'padding'"], [1, 1], ["'word9'", "'word10' <-> 'padding'"])
-    arguments = ("'word7' | 'word8'", ["'word7'"], [1.0], *synonyms, 1000, 3, 10)
-    scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
-    _assert_indexes(scans)
+    arguments = ("'word7' | 'word8'", ["'word7'"], [1.0], *synonyms, 3, 10, *newest)
+    _assert_indexes(await _scans(database, sql, *arguments, *Criteria().arguments))
 
 
-async def test_words_that_no_record_has_are_not_looked_for_row_by_row(database: Database) -> None:
+@_RANKINGS
+async def test_words_that_no_record_has_are_not_looked_for_row_by_row(
+    database: Database, sql: str, newest: tuple[int, ...]
+) -> None:
     """PostgreSQL believes that each is in a two-hundredth of the rows, and only a few rows are wanted."""
     unknown = " | ".join(f"'unknown{n}'" for n in range(20))
-    arguments: tuple[Any, ...] = (unknown, ["'word7'"], [1.0], [0.0], [None], [], [], 5, 3, 10)
-    scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
+    arguments: tuple[Any, ...] = (unknown, ["'word7'"], [1.0], [0.0], [None], [], [], 3, 10, *newest)
+    scans = await _scans(database, sql, *arguments, *Criteria().arguments)
     read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
     assert read
     assert all(name.endswith("search_idx") for name in read), read
+
+
+async def test_few_records_are_ranked_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All records have one of the words, which have a synonym."""
+    ranked: list[str] = []
+    fetch = Session.fetch
+
+    async def spied(self: Session, sql: str, *arguments: Any, **options: Any) -> Any:
+        if sql in {ranking.RANK_ALL, ranking.RANK_NEWEST}:
+            ranked.append(sql)
+        return await fetch(self, sql, *arguments, **options)
+
+    monkeypatch.setattr(Session, "fetch", spied)
+    words = FullText(database, synonyms=[("padding", "word9")], limits=RankLimits(few_records=1_000_000))
+    assert await words.find(Criteria(), Wording(["padding", "word7"]), limit=10, per_text=3)
+    assert ranked == [ranking.RANK_ALL]
 
 
 async def test_common_words_are_looked_for_among_the_newest_records_first(
@@ -388,14 +413,14 @@ async def test_common_words_are_looked_for_among_the_newest_records_first(
 ) -> None:
     """All records have the word, and there is one of each kind in a minute."""
     times: list[datetime | None] = []
-    all_of = fulltext._Ranking.all
+    newest_of = Ranking._newest_of
 
-    async def spied(self: fulltext._Ranking, criteria: Criteria, condition: str) -> Any:
+    async def spied(self: Ranking, criteria: Criteria, condition: str) -> Any:
         times.append(criteria.since)
-        return await all_of(self, criteria, condition)
+        return await newest_of(self, criteria, condition)
 
-    monkeypatch.setattr(fulltext._Ranking, "all", spied)
-    words = FullText(database, limits=RankLimits(ranked_of_many=300))
+    monkeypatch.setattr(Ranking, "_newest_of", spied)
+    words = FullText(database, limits=RankLimits(newest=300))
     assert await words.find(Criteria(), Wording(["padding"]), limit=10, per_text=3)
     (since,) = times
     newest = datetime(2026, 3, 3, 18, 40, tzinfo=UTC)

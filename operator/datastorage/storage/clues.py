@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 # whether the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383.
 # If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
 # with $7 rows or more is ignored.
+#
+# To look at each word of a row takes fifteen times as long as the two conditions before, so it is done only
+# where these leave it possible that positions are missing: a position takes two bytes, and so many words as
+# it takes to reach the last one are in no record below 8,000 bytes.
 CLUES: Final = with_conditions(rf"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -53,7 +57,9 @@ CLUES: Final = with_conditions(rf"""
                 UNION ALL
                 SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
                     SELECT *, row_number() OVER (PARTITION BY table_name) AS nth FROM with_words
-                    WHERE NOT search @@ clues.form AND pg_column_size(search) > 500
+                    WHERE NOT search @@ clues.form
+                        AND (octet_length(content) >= 8000 OR pg_column_size(search || ''::tsvector) >=
+                            pg_column_size(ts_delete(search, clues.lexemes)) + 2 * 255)
                         AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
                             WHERE known.lexeme = ANY (clues.lexemes)
                                 AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))

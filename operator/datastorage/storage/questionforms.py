@@ -139,11 +139,9 @@ class QuestionForms:
         if not rows:
             return None
         first = rows[0]
-        # Few records are read at once: planning a statement for each part of the time would take longer.
-        newest = first["newest"] if first["total"] >= count_up_to else None
         return QuestionWords(
             list(map(_form, rows)), first["total"], first["all_words_rows"] / max(first["sampled"], 1),
-            newest, first["apart"], first["oldest"],
+            first["newest"], first["apart"], first["oldest"],
         )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """The words of a question, as the searches by words take them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,11 @@ def tsquery(function: str, text: str) -> str:
     # A query is written with its last word at the end.
     beginning = f"(nullif({query}::text, '') || ':*')::tsquery"
     return f"CASE WHEN {text} LIKE '%*' THEN {beginning} ELSE {query} END"
+
+
+def joined(operator: str, forms: Iterable[str]) -> str:
+    """Return the tsquery, as text, that joins others by an operator."""
+    return operator.join(f"({form})" for form in forms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,147 @@
+"""Ranks records by the words of a question that they have."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from datastorage.records.record import Table
+from datastorage.storage.connection.sessions import Session
+from datastorage.storage.criteria import Criteria, Scope, with_conditions
+from datastorage.storage.questionforms import Form, QuestionWords
+from datastorage.storage.wording import joined
+
+
+def _rows(table: Table) -> str:
+    """Return the SQL for the rows of a table that meet the condition and the criteria."""
+    return f"""SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.diverged, r.text_hash, r.search
+        FROM datastorage.{table} AS r WHERE {{of_{table}}} AND r.search @@ $1::text::tsquery"""  # noqa: S608
+
+
+# All rows that meet the condition.
+_ALL: Final = f"""matching AS (
+    SELECT 'audit_records' AS table_name, r.* FROM ({_rows(Table.AUDIT_RECORDS)}) AS r
+    UNION ALL
+    SELECT 'action_traces', r.* FROM ({_rows(Table.ACTION_TRACES)}) AS r WHERE {{newest}})
+"""  # noqa: S608  # the names of our own tables
+# The newest of them in each table, $10 at most. PostgreSQL finds all rows first, by the index of their words:
+# if it knew of the limit, it would rather walk the rows from the newest one, and so read the whole archive
+# for a word that it believes more frequent than it is.
+_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS)}),
+    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES)}),
+    matching AS MATERIALIZED (
+        (SELECT 'audit_records' AS table_name, r.* FROM records AS r ORDER BY created_at DESC LIMIT $10)
+        UNION ALL
+        (SELECT 'action_traces', r.* FROM (SELECT * FROM traces ORDER BY created_at DESC OFFSET 0) AS r
+        WHERE {{newest}} LIMIT $10))
+"""  # noqa: S608  # the names of our own tables
+# The tables that have so many.
+_FULL: Final = "ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10)"
+
+
+def _ranking(matching: str, more: str = "") -> str:
+    """Return the statement that ranks the rows ``matching`` that meet the condition $1.
+
+    A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its
+    frequency in the record, relative to the record's length. One of its synonyms ($5: all of a word in one,
+    $7: each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency
+    of a phrase is the mean of those of its words: the rank of a phrase has another scale.
+    """
+    return with_conditions(f"""
+    WITH {matching},
+    words AS MATERIALIZED (
+        SELECT form::tsquery AS form, weight, synonym_weight, any_of::tsquery AS any_of, number
+        FROM unnest($2::text[], $3::float8[], $4::float8[], $5::text[])
+            WITH ORDINALITY AS given (form, weight, synonym_weight, any_of, number)),
+    synonyms AS MATERIALIZED (
+        SELECT number, synonym::tsquery AS form,
+            regexp_replace(synonym, '<(-|[0-9]+)>', '|', 'g')::tsquery AS words
+        FROM unnest($6::int[], $7::text[]) AS given (number, synonym)),
+    ranked AS (
+        SELECT table_name, uid, generation, created_at, spec_hash, text_hash,
+            (SELECT sum(greatest(weight * ts_rank(search, form, 1), CASE WHEN search @@ any_of THEN
+                synonym_weight * (SELECT max(ts_rank(search, s.words, 1)) FROM synonyms AS s
+                    WHERE s.number = words.number AND search @@ s.form) END)) / sum(weight)
+            FROM words) AS share
+        FROM matching),
+    numbered AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
+            ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
+        FROM ranked)
+    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share{more}
+    FROM numbered WHERE number <= $8
+    ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $9
+""")  # noqa: S608  # expressions of our own
+
+
+RANK_ALL: Final = _ranking(_ALL)
+RANK_NEWEST: Final = _ranking(_NEWEST, f", {_FULL} AS full_tables")
+# A smaller share is not well known: five of the thousand newest records, or fewer.
+_KNOWN_SHARE: Final = 0.005
+# The newest records with a word are looked for in a time that is so many times as long as should be enough,
+# and at last in all time.
+_WIDER: Final = (2, 16, 128)
+
+
+class Ranking:
+    """Ranks records that meet a condition by the words of a question; returns those that rank highest."""
+
+    def __init__(
+        self, connection: Session, words: QuestionWords, newest: int, per_text: int, limit: int
+    ) -> None:
+        """Of each kind, ``newest`` records are ranked by ``newest()``. The others limit what is returned."""
+        self._connection = connection
+        self._words = words
+        self._newest = newest
+        self._arguments = (*_arguments(words.forms), per_text, limit)
+
+    async def all(self, criteria: Criteria, condition: str) -> list[Any]:
+        """Rank all records that meet the condition."""
+        rows = await self._connection.fetch(RANK_ALL, condition, *self._arguments, *criteria.arguments)
+        return list(rows)
+
+    async def newest(
+        self, criteria: Criteria, condition: str, share: float
+    ) -> tuple[list[Any], frozenset[Table]]:
+        """Rank the newest records that meet a condition; also return the tables in which more may meet it.
+
+        About this share of the records meets the condition. Where many do, finding all of them would take
+        long. So the rows are looked for in the time in which there should be enough of them, and in longer
+        ones if there are not.
+        """
+        rows: list[Any] = []
+        full: frozenset[Table] = frozenset()
+        for since in self._times(share):
+            within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
+            more_rows, also_full = await self._newest_of(within, condition)
+            rows, full = rows + more_rows, full | also_full
+            if full == criteria.tables:
+                break
+        return rows, full
+
+    async def _newest_of(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:
+        rows = await self._connection.fetch(
+            RANK_NEWEST, condition, *self._arguments, self._newest, *criteria.arguments
+        )
+        return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
+
+    def _times(self, share: float) -> Iterator[datetime | None]:
+        """Yield the times since which to look for the rows, one after the other; None for all time."""
+        if share >= _KNOWN_SHARE:
+            times = (self._words.since(self._newest / share * wider) for wider in _WIDER)
+            yield from (time for time in times if time is not None)
+        yield None
+
+
+def _arguments(forms: Sequence[Form]) -> tuple[Sequence[Any], ...]:
+    """Return the arguments for the words and their synonyms."""
+    synonyms = [(number, each) for number, form in enumerate(forms, 1) for each in form.synonyms]
+    return (
+        [form.text for form in forms],
+        [form.weight for form in forms],
+        [form.synonym_weight for form in forms],
+        [joined(" | ", form.synonyms) or None for form in forms],
+        [number for number, _ in synonyms],
+        [synonym for _, synonym in synonyms],
+    )
