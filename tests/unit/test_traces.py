@@ -613,6 +613,20 @@ async def test_the_authority_of_the_collector_goes_before_that_of_others(
             await until(taken, seconds=20, what="the span is taken")
 
 
+async def test_a_missing_file_of_authorities_is_named(
+    sending: tuple[Collector, Traces], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    collector, _ = sending
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.replace("http:", "https:"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "absent"))
+    async with open_traces() as traces:
+        make_span(traces)
+        problem = await until(traces.problem, seconds=60, what="a problem")
+    assert problem == (
+        f"the file of its authorities, {tmp_path}/absent, can't be read (No such file or directory)"
+    )
+
+
 async def test_a_sampler_that_does_not_exist_is_named_in_the_log(
     sending: tuple[Collector, Traces], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

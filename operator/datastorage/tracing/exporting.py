@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -173,16 +174,29 @@ class Answers(requests.Session):
         try:
             answer = super().request(*args, **{**options, "stream": True})
         except Exception as error:
-            # Not in the words of the library, which quote the URL or a header.
-            is_late = isinstance(error, requests.Timeout)
-            why = "in time" if is_late else f"({connection_trouble(error)})"
-            self._trouble = f"the collector gives no answer {why}"
+            authorities = Path(self.verify) if isinstance(self.verify, str) else None
+            self._trouble = (authorities and _unreadable(authorities)) or _unanswered(error)
             raise
         self._status = answer.status_code
         with closing(answer):
             body = _beginning(answer)
         self.refused = _refused(body) if self.is_success else 0
         return answer
+
+
+def _unreadable(authorities: Path) -> str | None:
+    """Return what is wrong with the file of certificate authorities, or None: the library does not say it."""
+    try:
+        authorities.open("rb").close()
+    except (OSError, ValueError) as error:  # ValueError for an invalid path
+        return f"the file of its authorities, {authorities}, can't be read ({connection_trouble(error)})"
+    return None
+
+
+def _unanswered(error: Exception) -> str:
+    """Return why there is no answer, not in the words of the library, which quote the URL or a header."""
+    why = "in time" if isinstance(error, requests.Timeout) else f"({connection_trouble(error)})"
+    return f"the collector gives no answer {why}"
 
 
 def _beginning(answer: requests.Response) -> bytes:
