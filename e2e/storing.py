@@ -10,8 +10,6 @@ SPEC = {
     "correlationID": "rr-1",
     "message": "scaled checkout",
 }
-# For what a busy machine does soon.
-SECONDS = 30.0
 
 
 class Callers:

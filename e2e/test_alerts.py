@@ -46,7 +46,6 @@ _POISON: Final = """
     CREATE TRIGGER no_poison BEFORE INSERT ON datastorage.audit_records
         FOR EACH ROW WHEN (NEW.action = 'poison') EXECUTE FUNCTION datastorage.no_poison();
 """
-_SECONDS: Final = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +153,7 @@ async def a_row_is_lost(bench: Workbench, client: BulkClient, traffic: Traffic) 
             body = await client.get(AUDIT_RECORD, bench.namespace, name)
             return body is None or "phase" in body.get("status", {})
 
-        await until(stored, seconds=_SECONDS, what=f"{name} is stored")
+        await until(stored, what=f"{name} is stored")
         await bench.execute_as_owner(f"DELETE FROM datastorage.audit_records WHERE name = '{name}'")
 
     async with traffic.often(lose, 1):
@@ -346,7 +345,7 @@ async def the_message_is_read(receiver: Receiver) -> None:
     async def is_over() -> bool:
         return bool(receiver.about("DataStoragePostgreSQLFailure", "resolved"))
 
-    await until(is_over, seconds=_SECONDS, what="Alertmanager says that PostgreSQL serves again")
+    await until(is_over, what="Alertmanager says that PostgreSQL serves again")
     said = receiver.about("DataStoragePostgreSQLFailure", "firing")
     message = next(each for each in said if each["labels"]["dependency"] == "postgres")
     assert message["labels"]["severity"] == "critical"

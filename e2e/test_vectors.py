@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.load import CATCH_UP_SECONDS, Load, all_stored
+from e2e.load import Load, all_stored
 from e2e.workbench import Workbench
 from harness.archive import fetch, rows, uids
 from harness.bulk import BulkClient
@@ -64,7 +64,7 @@ async def in_phase(
     async def reached() -> Any:
         return await phase(client, workbench, kind, name) == wanted
 
-    await until(reached, seconds=20, what=f"{name} is {wanted}")
+    await until(reached, what=f"{name} is {wanted}")
     body = await client.get(kind, workbench.namespace, name)
     assert body is not None
     return body
@@ -78,7 +78,7 @@ async def vector_written(client: BulkClient, workbench: Workbench, *, kind: Reso
         status = {} if seen is None else seen.get("status", {})
         return status.get("writes", {}).get("vector", {}).get("state") == "Written"
 
-    await until(written, seconds=CATCH_UP_SECONDS, what=f"the vector of {name} is written")
+    await until(written, what=f"the vector of {name} is written")
 
 
 async def assert_nothing_lost(
@@ -89,7 +89,7 @@ async def assert_nothing_lost(
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)
 
-    await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
+    await until(caught_up, what="all Stored after the dependency is back")
     found = await rows(workbench.database_url, workbench.namespace)
     assert sorted(uids(found)) == sorted(load.accepted)
     assert await fetch_value(workbench.database_url, _PENDING) == 0
@@ -106,7 +106,7 @@ async def outage(
 ) -> AsyncIterator[Load]:
     """Keep a load up while something goes away and comes back; the block runs while it is away."""
     async with Load(client, workbench.namespace, per_second=30) as load:
-        await until(lambda: _at_least(load, 30), seconds=20, what="some load before")
+        await until(lambda: _at_least(load, 30), what="some load before")
         await begin()
         before = len(load.accepted)
         try:
@@ -143,7 +143,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     # On a busy machine Redis may miss its 50 ms, and is not used for some seconds then. So each text waits
     # until Redis is used, and of several texts, one is enough.
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=60, what="Redis is used")
+        await until(redis_is_used, what="Redis is used")
         await store(f"more-{n}", message)
     with redis.client() as own:
         assert len(own.keys("datastorage:vector:wordllama:l2_supercat_256:256:*")) > 0
@@ -152,7 +152,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     operator.start()
     operator.wait_ready()
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=60, what="Redis is used")
+        await until(redis_is_used, what="Redis is used")
         await store(f"again-{n}", message)
     assert operator.metric('datastorage_cache_hits_total{tier="redis"}') > 0
     hits = operator.metric('datastorage_cache_hits_total{tier="redis"}')
@@ -378,7 +378,7 @@ async def test_killed_while_vectors_are_pending_and_nothing_is_forgotten(
     async def caught_up() -> Any:
         return await all_stored(client, workbench, accepted)
 
-    await until(caught_up, seconds=30, what="all Stored by the next process")
+    await until(caught_up, what="all Stored by the next process")
     assert await fetch_value(workbench.database_url, _PENDING) == 0
 
 

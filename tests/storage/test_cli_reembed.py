@@ -24,7 +24,6 @@ from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.reembedding import audits, expected_texts, store, texts_of
 
-_START_SECONDS = 60.0
 _FILL = """
     INSERT INTO datastorage.audit_records (
         uid, generation, created_at, namespace, name, content, content_hash)
@@ -51,7 +50,7 @@ class Process:
         self._process.send_signal(number)
 
     async def says(self, text: str) -> None:
-        await eventually(lambda: text in self.said or self._reading.done(), seconds=_START_SECONDS)
+        await eventually(lambda: text in self.said or self._reading.done())
         assert text in self.said, self.said
 
     async def ends(self) -> tuple[int | None, str]:
@@ -145,7 +144,7 @@ async def test_it_continues_where_it_was_stopped(
         async def begun() -> bool:
             return await linked(owner) > 0
 
-        await eventually(begun, seconds=_START_SECONDS)
+        await eventually(begun)
         await holder.execute("BEGIN; LOCK TABLE datastorage.embedding_texts IN EXCLUSIVE MODE")
         before = await linked(owner)
         process.signal(end)
