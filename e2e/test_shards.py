@@ -20,7 +20,8 @@ from harness.embeddings import OpenAIService
 from harness.manifests import audit_record
 from harness.polling import until
 
-_RECORDS = 20
+# So many that each shard has some, but for one run in millions: a uid decides which shard has it.
+_RECORDS = 50
 _FLUSH_SECONDS = 30.0
 
 Objects = list[dict[str, Any]]
