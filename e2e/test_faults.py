@@ -42,7 +42,7 @@ async def test_postgres_away_under_load(
         finally:
             postgres.start()
     await until(lambda: all_stored(client, workbench, load.accepted), what="all caught up")
-    assert operator.ready()
+    await until(lambda: _is_ready(operator), what="/ready again")
     assert_never_restarted(operator, pid)
     found = uids(await rows(workbench.database_url, workbench.namespace))
     assert sorted(found) == sorted(load.accepted), "no row twice"
