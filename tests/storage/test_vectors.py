@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.database import Database, Pace
 from datastorage.storage.connection.sessions import NoVectorsError, Session
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.postgres import TestDatabase, connect
 
 WIDTH = 3
@@ -437,10 +437,13 @@ async def test_many_writers_of_a_missing_table_get_one_kind_of_error(
     await asyncio.gather(*(write() for _ in range(4)))
 
 
-async def test_a_locked_list_of_models_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+async def test_a_locked_list_of_models_holds_nothing_up_for_long(cloned: TestDatabase, owner: Any) -> None:
+    pace = Pace(command_seconds=10 * DEADLINE_SECONDS)
+    database = Database(cloned.service_url, pool_size=1, pace=pace)
     vectors = tables_of(database, write_seconds=0.2)
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embedding_models IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(TransientError):
                 await vectors.insert(some_vectors(range(3)))
+    await database.close()

@@ -15,12 +15,11 @@ from starlette.routing import Route
 
 from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.ports import free_port
 from tests.support.counted import changes
 from tests.support.serving import serving
 
-DEADLINE_SECONDS = 30.0
 WHOLE = b"GET /quick HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
