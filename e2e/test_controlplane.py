@@ -155,6 +155,9 @@ def test_metrics_count_requests(control_plane: Cluster, namespace: str) -> None:
 
     before = created()
     control_plane.kubectl("create", "secret", "generic", "counted", f"--namespace={namespace}")
+    until_blocking(
+        lambda: created() > before, what="the server has counted it, which it does after its answer"
+    )
     assert created() == before + 1
 
 
