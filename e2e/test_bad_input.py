@@ -215,8 +215,12 @@ async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
         return operator.metric('datastorage_waiting_records{place="memory"}') == 1
 
     await until(counted, what="the metric counts it")
-    assert operator.ready()
-    assert operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
+
+    async def serves() -> bool:
+        return operator.ready() and operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
+
+    # On a busy machine a harmless statement may exceed the limit as well, and a moment later succeed.
+    await until(serves, what="PostgreSQL is not taken for absent")
     await workbench.execute_as_owner("DROP TRIGGER slow ON datastorage.audit_records")
 
     async def all_there() -> bool:

@@ -218,7 +218,10 @@ async def test_a_version_is_switched_off_and_on(
     """The objects stay, and are cleared at their time although a deletion has found nothing meanwhile."""
     namespace = workbench.namespace
     operator = workbench.start_operator(
-        SWEEP_INTERVAL_SECONDS=3600, GC_INTERVAL_SECONDS=3600, TTL_SECONDS_AFTER_STORED=4
+        # So long that the version is off by then on a busy machine, too.
+        SWEEP_INTERVAL_SECONDS=3600,
+        GC_INTERVAL_SECONDS=3600,
+        TTL_SECONDS_AFTER_STORED=12,
     )
     await create(client, AUDIT_RECORD, namespace, audit_record("record"))
     await until(lambda: stored(client, AUDIT_RECORD, namespace, "record"), what="the record")
@@ -282,7 +285,7 @@ async def test_namespaces_come_and_go(
             )  # fmt: skip
     control_plane.kubectl("delete", "namespace", other, "--wait=false")
     assert len(await rows(workbench.database_url, other)) == 2
-    assert operator.ready()
+    await until(lambda: ready(operator), what="/ready")
     assert lines(operator, logging.WARNING) == []
 
 

@@ -67,6 +67,10 @@ async def _says(operator: OperatorProcess, *words: str) -> bool:
     return status == 503 and all(word in json.loads(body)["checks"]["postgres"] for word in words)
 
 
+async def _is_ready(operator: OperatorProcess) -> bool:
+    return await asyncio.to_thread(operator.ready)
+
+
 @pytest.mark.parametrize("trouble", [_RIGHT, _COLUMN], ids=["right", "column"])
 @pytest.mark.parametrize("broken", [ACTION_TRACE, AUDIT_RECORD], ids=lambda kind: kind.plural)
 async def test_a_table_that_takes_no_rows_stops_its_own_kind_alone(
@@ -88,7 +92,7 @@ async def test_a_table_that_takes_no_rows_stops_its_own_kind_alone(
     assert why.replace("\\", "") in operator.log().replace("\\", "")
     await workbench.execute_as_owner(mends)
     await until(partial(_are_stored, client, workbench, broken, waiting), what="nothing is lost")
-    assert operator.ready()
+    await until(partial(_is_ready, operator), what="/ready again")
     assert operator.metric(f'datastorage_dependency_up{{dependency="{table}"}}') == 1
     assert operator.pid == pid
 

@@ -267,7 +267,7 @@ async def test_an_embedder_that_goes_and_comes_back(
         assert conditions["Embedded"]["reason"] == "EmbedderUnavailable"
         assert "503" in conditions["Embedded"]["message"]
         assert body["status"]["writes"]["vector"]["state"] == "Pending"
-        assert operator.ready(), "the operator is ready while vectors are pending"
+        await until(lambda: asyncio.to_thread(operator.ready), what="/ready, while vectors are pending")
         load.accepted.append(body["metadata"]["uid"])
     await assert_nothing_lost(workbench, client, load)
     assert operator.metric("datastorage_fallback_mode_total") >= 1
