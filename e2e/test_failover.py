@@ -41,6 +41,9 @@ async def test_a_standby_behind_the_endpoint_is_reported_and_left(
             await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
             await until(lambda: _says(operator, "is a read-only standby"), what="/ready says why")
             workbench.database_url = standby.moved(primary_url)
+            await until(
+                lambda: _stored(workbench.database_url, workbench, "before"), what="it is on the standby"
+            )
             listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
             assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
             proxy.redirect_to(primary_url)
