@@ -270,7 +270,7 @@ async def test_a_statement_that_is_cancelled_can_be_repeated(
     record = record_of(audit_record())
     await owner.execute("SELECT datastorage.ensure_partitions($1)", record.key.created_at)
     role = cloned.service_url.split("//")[1].split(":")[0]
-    await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET statement_timeout = '300ms'")
+    await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET statement_timeout = '1s'")
     await owner.execute("BEGIN; LOCK TABLE datastorage.audit_records IN ACCESS EXCLUSIVE MODE")
     with pytest.raises(TransientError, match="statement timeout"):
         await archive.find(Table.AUDIT_RECORDS, [record_of(audit_record()).key])

@@ -151,15 +151,16 @@ async def test_vectors_of_a_transaction_go_with_it(vectors: VectorTables, databa
 
 
 async def test_a_write_waits_for_nobody(database: Database, owner: Any) -> None:
-    vectors = tables_of(database, write_seconds=0.2)
-    await vectors.model_id()
+    patient, vectors = tables_of(database), tables_of(database, write_seconds=0.2)
+    for each in (patient, vectors):  # the first has time enough to make the tables
+        await each.model_id()
     await owner.execute("BEGIN; LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
     async with database.connection() as connection, connection.transaction():
         with pytest.raises(TransientError):
             await vectors.insert_in(connection, some_vectors(range(2)))
         assert await connection.fetchval("SELECT 1") == 1
     await owner.execute("ROLLBACK")
-    await vectors.insert(some_vectors(range(2)))
+    await patient.insert(some_vectors(range(2)))
 
 
 async def test_the_probe_fails_where_a_write_would(vectors: VectorTables, cloned: TestDatabase) -> None:

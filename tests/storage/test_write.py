@@ -187,8 +187,8 @@ async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damag
 
 
 async def test_a_locked_vector_table_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+    await Stage(database, database).tables.model_id()  # with time enough to make the tables
     one = Stage(database, database, write_seconds=0.2)
-    await one.tables.model_id()
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
         first, second = records(2), records(3)
