@@ -461,7 +461,7 @@ async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Collec
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # the collector answers at once
         async with open_traces() as traces:
             yield collector, traces
 
@@ -604,6 +604,7 @@ async def test_the_authority_of_the_collector_goes_before_that_of_others(
             await until(refused, what="the certificate is refused")
         assert not collector.spans
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ours"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
         async with open_traces() as traces:
             make_span(traces)
 
