@@ -125,10 +125,9 @@ async def the_status_is_refused(bench: Workbench, traffic: Traffic) -> AsyncIter
     items = {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}
     bench.cluster.kubectl("create", "-f", "-", input=json.dumps(items))
     try:
-        await asyncio.sleep(1)  # the API server reads its policies a moment later, and nothing shows when
-        for _ in range(3):
-            await traffic.create("refused")
-        yield
+        # The API server reads its policies a moment later, and nothing shows when.
+        async with traffic.often(partial(traffic.create, "refused"), 1):
+            yield
     finally:
         bench.cluster.kubectl("delete", "-f", "-", input=json.dumps(items))
 
