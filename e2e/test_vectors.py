@@ -131,11 +131,15 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=message))
         await in_phase(client, workbench, "Stored", name=name)
 
-    for n in range(20):
+    hit, missed = 'datastorage_cache_hits_total{tier="memory"}', "datastorage_cache_misses_total"
+    await store("same-0", MESSAGES[0])
+    # More than one if the model is slow at first, as on a busy machine.
+    hits, misses = operator.metric(hit), operator.metric(missed)
+    assert misses >= 1
+    for n in range(1, 20):
         await store(f"same-{n}", MESSAGES[0])
     assert await fetch_value(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
-    assert operator.metric("datastorage_cache_misses_total") == 1
-    assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
+    assert (operator.metric(hit), operator.metric(missed)) == (hits + 19, misses)
 
     async def redis_is_used() -> Any:
         return operator.metric('datastorage_dependency_up{dependency="redis"}') == 1
