@@ -11,9 +11,6 @@ from harness.archive import rows, uids
 from harness.bulk import BulkClient, RequestError
 from harness.manifests import audit_record
 
-CATCH_UP_SECONDS = 60.0
-"""The longest that a test waits until all is stored again. How soon that is, benchmark h measures."""
-
 
 class Load:
     """Creates records at a steady pace in the background and remembers the uid of each one accepted."""

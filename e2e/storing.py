@@ -1,8 +1,10 @@
 """What tests of the API share: ServiceAccounts with tokens and rights, and the smallest record to store."""
 
+import json
 from typing import Any
 
 from harness.controlplane import Cluster
+from harness.polling import until_blocking
 
 SPEC = {
     "action": "scale-deployment",
@@ -10,8 +12,12 @@ SPEC = {
     "correlationID": "rr-1",
     "message": "scaled checkout",
 }
-# For what a busy machine does soon.
-SECONDS = 30.0
+# What each of the roles grants.
+_RIGHTS = {
+    "datastorage-writer": ("create", "datastorage.kubernaut.io", "auditrecords"),
+    "datastorage-archive-reader": ("list", "archive.datastorage.kubernaut.io", "records"),
+    "datastorage-archive-exporter": ("export", "archive.datastorage.kubernaut.io", "records"),
+}
 
 
 class Callers:
@@ -35,8 +41,28 @@ class Callers:
                 kubectl(
                     "create", "rolebinding", binding, f"--clusterrole={role}", account, "-n", self._namespace
                 )
+        if roles:
+            # The authorizer of the API server sees the bindings a moment later, one after the other.
+            namespace = "" if everywhere else self._namespace
+            until_blocking(
+                lambda: self._may(name, *_RIGHTS[roles[-1]], namespace), what=f"{roles[-1]} is granted"
+            )
         made = kubectl("create", "token", name, "-n", self._namespace, "--audience", "datastorage")
         return str(made.stdout).strip()
+
+    def _may(self, name: str, verb: str, group: str, resource: str, namespace: str) -> bool:
+        attributes = {"verb": verb, "group": group, "resource": resource, "namespace": namespace}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:serviceaccount:{self._namespace}:{name}",
+                "resourceAttributes": attributes,
+            },
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        answer = self._cluster.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(review))
+        return bool(json.loads(answer.stdout)["status"]["allowed"])
 
     def close(self) -> None:
         """Take back the rights that do not end with the namespace."""

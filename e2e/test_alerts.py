@@ -46,7 +46,6 @@ _POISON: Final = """
     CREATE TRIGGER no_poison BEFORE INSERT ON datastorage.audit_records
         FOR EACH ROW WHEN (NEW.action = 'poison') EXECUTE FUNCTION datastorage.no_poison();
 """
-_SECONDS: Final = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +125,9 @@ async def the_status_is_refused(bench: Workbench, traffic: Traffic) -> AsyncIter
     items = {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}
     bench.cluster.kubectl("create", "-f", "-", input=json.dumps(items))
     try:
-        await asyncio.sleep(1)  # the API server reads its policies a moment later, and nothing shows when
-        for _ in range(3):
-            await traffic.create("refused")
-        yield
+        # The API server reads its policies a moment later, and nothing shows when.
+        async with traffic.often(partial(traffic.create, "refused"), 1):
+            yield
     finally:
         bench.cluster.kubectl("delete", "-f", "-", input=json.dumps(items))
 
@@ -154,7 +152,7 @@ async def a_row_is_lost(bench: Workbench, client: BulkClient, traffic: Traffic) 
             body = await client.get(AUDIT_RECORD, bench.namespace, name)
             return body is None or "phase" in body.get("status", {})
 
-        await until(stored, seconds=_SECONDS, what=f"{name} is stored")
+        await until(stored, what=f"{name} is stored")
         await bench.execute_as_owner(f"DELETE FROM datastorage.audit_records WHERE name = '{name}'")
 
     async with traffic.often(lose, 1):
@@ -346,7 +344,7 @@ async def the_message_is_read(receiver: Receiver) -> None:
     async def is_over() -> bool:
         return bool(receiver.about("DataStoragePostgreSQLFailure", "resolved"))
 
-    await until(is_over, seconds=_SECONDS, what="Alertmanager says that PostgreSQL serves again")
+    await until(is_over, what="Alertmanager says that PostgreSQL serves again")
     said = receiver.about("DataStoragePostgreSQLFailure", "firing")
     message = next(each for each in said if each["labels"]["dependency"] == "postgres")
     assert message["labels"]["severity"] == "critical"

@@ -12,11 +12,11 @@ from urllib.request import urlopen
 import pytest
 
 from datastorage.api.document import document
-from e2e.storing import SECONDS, SPEC, Callers, body
+from e2e.storing import SPEC, Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient
-from harness.polling import until
+from harness.polling import DEADLINE_SECONDS, until
 
 TARGET = {"targetKind": "Deployment", "targetNamespace": "shop", "targetName": "checkout"}
 FILTERS = {
@@ -120,7 +120,7 @@ async def test_an_identifier_of_an_earlier_namespace_is_free(
         assert answer.status in {201, 422}, answer.content
         return answer.status == 201
 
-    await until(stored, seconds=SECONDS, what="the identifier is free")
+    await until(stored, what="the identifier is free")
     assert client.post("/store/workflow", other).status == 200
     assert client.post("/store/workflow", body(namespace, uid=uid)).status == 422
 
@@ -128,9 +128,9 @@ async def test_an_identifier_of_an_earlier_namespace_is_free(
 @pytest.mark.shared_operator
 def test_the_document_and_its_page_are_served_without_a_token(workbench: Workbench) -> None:
     url = workbench.running_operator().api_url
-    with urlopen(f"{url}/openapi.json", timeout=SECONDS) as answer:
+    with urlopen(f"{url}/openapi.json", timeout=DEADLINE_SECONDS) as answer:
         assert json.load(answer) == document()
-    with urlopen(f"{url}/docs", timeout=SECONDS) as answer:
+    with urlopen(f"{url}/docs", timeout=DEADLINE_SECONDS) as answer:
         assert answer.headers.get_content_type() == "text/html"
 
 

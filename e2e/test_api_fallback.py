@@ -17,7 +17,7 @@ from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, RECORDED_BY_ANNOTATION
 from datastorage.resources.reading.requestobject import name_of
 from e2e import replicas
-from e2e.storing import SECONDS, SPEC, Callers, body
+from e2e.storing import SPEC, Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient
@@ -74,7 +74,7 @@ class Bench:
         async def noticed() -> bool:
             return self.operator.metric('datastorage_dependency_up{dependency="postgres"}') == 0
 
-        await until(noticed, seconds=SECONDS, what="the operator knows that PostgreSQL is away")
+        await until(noticed, what="the operator knows that PostgreSQL is away")
 
     def start_postgres(self) -> None:
         """Start PostgreSQL if it was stopped."""
@@ -109,7 +109,7 @@ class Bench:
                     return False
             return len(await self.rows()) >= count
 
-        await until(is_stored, seconds=SECONDS, what="all objects are stored")
+        await until(is_stored, what="all objects are stored")
         found = await self.rows()
         assert len(found) == count
         return found
@@ -144,7 +144,7 @@ def stamps(mutating_policies: None, workbench: Workbench) -> Iterator[None]:
             command = ("create", "-n", workbench.namespace, "--dry-run=server", "-o", "json", "-f", "-")
             return RECORDED_BY_ANNOTATION in cluster.kubectl(*command, input=record).stdout
 
-        until_blocking(stamped, seconds=SECONDS, what="the policy is in force")
+        until_blocking(stamped, what="the policy is in force")
         yield
     finally:
         cluster.kubectl("delete", *(f"--filename={file}" for file in files))
@@ -268,7 +268,7 @@ async def test_an_object_whose_request_was_stored_before_it_leaves_the_cluster(
     async def gone() -> bool:
         return not await bench.objects()
 
-    await until(gone, seconds=SECONDS, what="the object is deleted")
+    await until(gone, what="the object is deleted")
     [row] = await bench.rows()
     assert str(row["uid"]) == stored.json["uid"] != made["metadata"]["uid"]
     assert bench.post().json["uid"] == stored.json["uid"]
@@ -317,7 +317,7 @@ async def test_the_trace_of_a_request_leads_to_that_of_its_object(bench: Bench) 
                 for span in created
             )
 
-        await until(is_linked, seconds=SECONDS, what="a span of the request leads to the stored record")
+        await until(is_linked, what="a span of the request leads to the stored record")
 
 
 @pytest.mark.usefixtures("rights")
@@ -390,4 +390,4 @@ async def test_a_missing_right_is_named(bench: Bench) -> None:
     async def stored() -> bool:
         return bench.post().status in {200, 201}
 
-    await until(stored, seconds=SECONDS, what="the request is stored in the usual way")
+    await until(stored, what="the request is stored in the usual way")

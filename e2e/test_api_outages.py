@@ -8,7 +8,7 @@ from functools import partial
 import asyncpg
 import pytest
 
-from e2e.storing import SECONDS, Callers, body
+from e2e.storing import Callers, body
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.apidocument import DocumentedClient
 from harness.polling import until
@@ -49,7 +49,7 @@ async def test_nothing_is_acknowledged_while_postgresql_is_away(
     async def stored() -> bool:
         return client.post("/store/workflow", sent).status in {200, 201}
 
-    await until(stored, seconds=SECONDS, what="the request that is sent again is stored")
+    await until(stored, what="the request that is sent again is stored")
     assert len(client.get("/query/records", namespace=workbench.namespace).json["items"]) == 1
 
 
@@ -59,13 +59,13 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(wor
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     async with workbench.no_rows_accepted():
         storing = asyncio.create_task(asyncio.to_thread(client.post, "/store/workflow", sent))
-        await until(partial(_insert_waits, workbench), seconds=SECONDS, what="the commit waits")
+        await until(partial(_insert_waits, workbench), what="the commit waits")
         stopping = asyncio.create_task(asyncio.to_thread(operator.terminate))
 
         async def stopping_is_said() -> bool:
             return (await asyncio.to_thread(operator.ask, "/ready"))[0] == 503
 
-        await until(stopping_is_said, seconds=SECONDS, what="/ready sends clients elsewhere")
+        await until(stopping_is_said, what="/ready sends clients elsewhere")
         late = await asyncio.to_thread(client.post, "/store/workflow", body(workbench.namespace))
         assert (late.status, late.json["code"]) == (503, "unavailable"), late.content
         assert "stopping" in late.json["detail"]
@@ -103,7 +103,7 @@ async def test_questions_go_to_the_standby_of_the_settings(workbench: Workbench,
         standby = json.loads(said)["checks"]["standby"]
         return status == 200 and (standby == "ok" if is_there else "127.0.0.1:1" in standby)
 
-    await until(is_shown, seconds=SECONDS, what="/ready shows the standby, and stays well")
+    await until(is_shown, what="/ready shows the standby, and stays well")
     for path in ("/query/records", f"/query/workflow/{stored.json['uid']}"):
         answer = await asyncio.to_thread(client.get, path, namespace=workbench.namespace)
         assert answer.status == 200, answer.content

@@ -17,7 +17,6 @@ from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.postgres import PostgresServer, RestoredServer, StandbyServer, TestDatabases
 
-RECOVERY_SECONDS = 30.0
 PAUSE_SECONDS = 0.02  # between two records, so that an outage leaves some hundreds
 
 
@@ -66,7 +65,7 @@ async def _store_and_clear(workbench: Workbench, client: BulkClient, name: str) 
     async def cleared() -> bool:
         return await client.get(AUDIT_RECORD, workbench.namespace, name) is None
 
-    await until(cleared, seconds=RECOVERY_SECONDS, what=f"{name} is cleared")
+    await until(cleared, what=f"{name} is cleared")
     assert await workbench.has_row(created["metadata"]["uid"])
     return str(created["metadata"]["uid"])
 
@@ -79,7 +78,7 @@ async def _go_on_after_the_backup(workbench: Workbench, client: BulkClient) -> l
     await _store_and_clear(workbench, client, "cleared")
     namespace = workbench.namespace
     stored = await client.create(AUDIT_RECORD, namespace, audit_record("stored"))
-    await until(partial(phase_of, client, AUDIT_RECORD, namespace, "stored"), seconds=15, what="stored")
+    await until(partial(phase_of, client, AUDIT_RECORD, namespace, "stored"), what="stored")
     await asyncio.to_thread(workbench.running_operator().terminate)
     waiting = await client.create(AUDIT_RECORD, namespace, audit_record("waiting"))
     return [body["metadata"]["uid"] for body in (stored, waiting)]
@@ -92,11 +91,12 @@ async def _check_the_restored(workbench: Workbench, client: BulkClient, url: str
     async def complete() -> bool:
         return set(uids(await rows(url, namespace))) == expected
 
-    await until(complete, seconds=RECOVERY_SECONDS, what="what is in the cluster is in the archive")
+    await until(complete, what="what is in the cluster is in the archive")
     for name in ("stored", "waiting"):
-        await until(partial(phase_of, client, AUDIT_RECORD, namespace, name), seconds=15, what=name)
+        await until(partial(phase_of, client, AUDIT_RECORD, namespace, name), what=name)
     assert len(await rows(url, namespace)) == len(expected)
-    assert operator.metric('datastorage_rows_missing_total{phase="Stored"}') == 1
+    # A listing that comes before the row is back, as on a busy machine, counts it once more.
+    assert operator.metric('datastorage_rows_missing_total{phase="Stored"}') >= 1
 
 
 async def test_the_archive_moves_to_another_server_while_records_come(
@@ -112,18 +112,18 @@ async def test_the_archive_moves_to_another_server_while_records_come(
     try:
         await asyncio.to_thread(new.start)
         async with _records_that_come(workbench, client) as created:
-            await until(partial(_has_stored, workbench, created), seconds=15, what="records are stored")
+            await until(partial(_has_stored, workbench, created), what="records are stored")
             await asyncio.to_thread(postgres.stop)
             await asyncio.to_thread(new.promote)
             _replace(secret, new.moved(workbench.database_url))
-            await until(partial(_is_ready, operator), seconds=RECOVERY_SECONDS, what="/ready again")
+            await until(partial(_is_ready, operator), what="/ready again")
 
         async def complete() -> bool:
             return sorted(uids(await rows(new.moved(workbench.database_url), workbench.namespace))) == sorted(
                 created
             )
 
-        await until(complete, seconds=RECOVERY_SECONDS, what="every record is on the new server, once")
+        await until(complete, what="every record is on the new server, once")
         assert operator.pid == pid
     finally:
         await workbench.close()

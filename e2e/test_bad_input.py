@@ -75,7 +75,7 @@ async def _stored_spec(workbench: Workbench, name: str) -> Any:
 async def test_details_are_stored_exactly(workbench: Workbench, client: BulkClient, details: Any) -> None:
     workbench.running_operator()
     created = await client.create(AUDIT_RECORD, workbench.namespace, audit_record("odd", details=details))
-    row = await until(lambda: _stored_spec(workbench, "odd"), seconds=10, what="the row")
+    row = await until(lambda: _stored_spec(workbench, "odd"), what="the row")
     content = json.loads(row["content"])
     assert content["spec"] == created["spec"]
     assert row["content"] == canonical_bytes(content)
@@ -101,7 +101,7 @@ async def test_deep_and_huge_objects_hold_nothing_up(workbench: Workbench, clien
         found = {row["name"]: row for row in await rows(workbench.database_url, namespace)}
         return found if len(found) == 4 else None
 
-    found = await until(all_rows, seconds=30, what="four rows")
+    found = await until(all_rows, what="four rows")
     for name, body in expected.items():
         assert json.loads(found[name]["content"])["spec"] == body["spec"]
     assert b"[" * depth + b"]" * depth in found["deep"]["content"]
@@ -109,7 +109,7 @@ async def test_deep_and_huge_objects_hold_nothing_up(workbench: Workbench, clien
     async def empty() -> bool:
         return not await client.names(AUDIT_RECORD, namespace)
 
-    await until(empty, seconds=30, what="all are cleared, also the one without room for a status")
+    await until(empty, what="all are cleared, also the one without room for a status")
     operator.check()
 
 
@@ -139,7 +139,7 @@ async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
         del body["spec"]["endTime"]
         await client.create(AUDIT_RECORD, workbench.namespace, body)
     for name, time in times.items():
-        row = await until(partial(_stored_spec, workbench, name), seconds=10, what=name)
+        row = await until(partial(_stored_spec, workbench, name), what=name)
         assert json.loads(row["content"])["spec"]["startTime"] == time
         assert (row["start_time"] is None) == (name in {"zero", "unset"})
 
@@ -163,7 +163,7 @@ async def test_unstorable_record_is_rejected_and_holds_nothing_up(
         phases = {body["metadata"]["name"]: body.get("status", {}).get("phase") for body in bodies}
         return phases if all(phases.values()) else None
 
-    phases = await until(settled, seconds=20, what="all are settled")
+    phases = await until(settled, what="all are settled")
     assert {name for name, phase in phases.items() if phase == "Rejected"} == {"r-17"}
     assert len(await rows(workbench.database_url, namespace)) == 39
     body = await client.get(AUDIT_RECORD, namespace, "r-17")
@@ -179,7 +179,7 @@ async def test_unstorable_record_is_rejected_and_holds_nothing_up(
     async def stored() -> bool:
         return (await settled() or {}).get("r-17") == "Stored"
 
-    await until(stored, seconds=30, what="the record is Stored after all")
+    await until(stored, what="the record is Stored after all")
     [row] = [row for row in await rows(workbench.database_url, namespace) if row["name"] == "r-17"]
     assert (row["content"], row["content_hash"]) == (letter["content"], letter["content_hash"])
 
@@ -203,26 +203,30 @@ async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
     async def all_but_one() -> bool:
         return await phases("Stored") == {f"r-{n}" for n in range(60)} - {"r-17"}
 
-    await until(all_but_one, seconds=30, what="the others are Stored")
+    await until(all_but_one, what="the others are Stored")
     await client.create(AUDIT_RECORD, namespace, audit_record("later"))
 
     async def later() -> bool:
         return "later" in await phases("Stored")
 
-    await until(later, seconds=20, what="one that came later is Stored")
+    await until(later, what="one that came later is Stored")
 
     async def counted() -> bool:
         return operator.metric('datastorage_waiting_records{place="memory"}') == 1
 
-    await until(counted, seconds=20, what="the metric counts it")
-    assert operator.ready()
-    assert operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
+    await until(counted, what="the metric counts it")
+
+    async def serves() -> bool:
+        return operator.ready() and operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
+
+    # On a busy machine a harmless statement may exceed the limit as well, and a moment later succeed.
+    await until(serves, what="PostgreSQL is not taken for absent")
     await workbench.execute_as_owner("DROP TRIGGER slow ON datastorage.audit_records")
 
     async def all_there() -> bool:
         return len(await phases("Stored")) == 61
 
-    await until(all_there, seconds=60, what="the slow one is Stored once nothing slows it down")
+    await until(all_there, what="the slow one is Stored once nothing slows it down")
 
 
 async def test_a_record_that_was_deleted_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
@@ -241,7 +245,7 @@ async def test_a_record_that_was_deleted_at_once_is_stored(workbench: Workbench,
     async def all_there() -> bool:
         return set(uids(await rows(workbench.database_url, workbench.namespace))) == set(accepted)
 
-    await until(all_there, seconds=20, what="every deleted record has its row")
+    await until(all_there, what="every deleted record has its row")
 
 
 @pytest.mark.parametrize("who", ["user", "operator"])
@@ -273,7 +277,7 @@ async def test_a_name_that_is_used_again_at_once_mixes_nothing_up(
         found = await rows(workbench.database_url, namespace)
         return {str(row["uid"]) for row in found} == set(accepted)
 
-    await until(all_there, seconds=30, what="a row for each of the 1,000")
+    await until(all_there, what="a row for each of the 1,000")
     for row in await rows(workbench.database_url, namespace):
         assert json.loads(row["content"])["spec"]["message"] == accepted[str(row["uid"])]
     assert len(accepted) == 1000
@@ -315,7 +319,7 @@ async def test_whatever_the_schema_allows_is_stored_exactly(
         found = {row["name"]: row for row in await rows(workbench.database_url, workbench.namespace)}
         return found if created.keys() <= found.keys() else None
 
-    found = await until(all_there, seconds=20, what="a row for each")
+    found = await until(all_there, what="a row for each")
     for name, body in created.items():
         content = json.loads(found[name]["content"])
         assert content["spec"] == body["spec"]

@@ -20,7 +20,6 @@ from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlane
 from harness.polling import until
 
-SECONDS = 40.0  # the API server itself believes a token for 10 s after it has become void
 KEPT = Limits().seconds
 READER = "datastorage-archive-reader"
 
@@ -44,7 +43,7 @@ async def takes_effect(bench: CallerBench, caller: Caller, access: Access, *, gr
     async def decides() -> bool:
         return await bench.reviews.is_allowed(caller, access) is granted
 
-    await until(decides, seconds=SECONDS, what=f"{access} is {'granted' if granted else 'taken away'}")
+    await until(decides, what=f"{access} is {'granted' if granted else 'taken away'}")
 
 
 def listing(namespace: str | None) -> Access:
@@ -91,7 +90,7 @@ async def test_a_revoked_token_is_refused_when_its_time_here_is_over(bench: Call
     async def void() -> bool:
         return await bench.reviews.caller_of(SecretStr(token), ["datastorage"]) is None
 
-    await until(void, seconds=SECONDS, what="the token is void at the API server")
+    await until(void, what="the token is void at the API server")
     bench.now += KEPT - 0.001
     assert await bench.caller_of(token) == caller
     bench.now += 0.001
@@ -252,7 +251,7 @@ async def settled(bench: CallerBench) -> Counter[str]:
         before, last = last, await asyncio.to_thread(bench.reviews_so_far)
         return last if before == last else None
 
-    return await until(stands, seconds=SECONDS, what="the API server has counted all requests")
+    return await until(stands, what="the API server has counted all requests")
 
 
 async def test_without_the_operators_own_right_nobody_comes_in(bench: CallerBench) -> None:
@@ -261,7 +260,7 @@ async def test_without_the_operators_own_right_nobody_comes_in(bench: CallerBenc
     running = asyncio.create_task(review.run())
     bench.cluster.kubectl("delete", "clusterrolebinding", "datastorage-auth-delegator")
     try:
-        said = await until(lambda: trouble(bench, bench.own_token()), seconds=SECONDS, what="it is refused")
+        said = await until(lambda: trouble(bench, bench.own_token()), what="it is refused")
         assert "bind the ClusterRole system:auth-delegator" in said
         with pytest.raises(ClusterUnavailableError, match="ClusterRole system:auth-delegator"):
             await bench.authorization.require(caller, store_access(bench.namespace))
@@ -269,7 +268,7 @@ async def test_without_the_operators_own_right_nobody_comes_in(bench: CallerBenc
         async def shown() -> bool:
             return "no right to create tokenreviews" in (bench.transport.monitor.problem() or "")
 
-        await until(shown, seconds=SECONDS, what="/ready names the right")
+        await until(shown, what="/ready names the right")
     finally:
         bench.cluster.apply(REPOSITORY / "manifests" / "base")
 
@@ -277,7 +276,7 @@ async def test_without_the_operators_own_right_nobody_comes_in(bench: CallerBenc
         return bench.transport.monitor.problem() is None
 
     try:
-        await until(well, seconds=SECONDS, what="/ready is well again")
+        await until(well, what="/ready is well again")
     finally:
         running.cancel()
     assert await trouble(bench, bench.own_token()) is None

@@ -13,7 +13,7 @@ from datastorage.resources.kinds import GROUP, KINDS
 from harness.controlplane import ControlPlane
 from harness.helm import Helm, HelmError
 from harness.manifests import audit_record
-from harness.polling import DEADLINE_SECONDS, until_blocking
+from harness.polling import until_blocking
 
 RECORD: Final = "auditrecord/kept"
 DEFINITIONS: Final = tuple(f"{kind.plural}.{GROUP}" for kind in KINDS)
@@ -58,7 +58,7 @@ class Place:
         def refused() -> bool:
             return message in self.cluster.kubectl(*command, input=input, check=False).stderr
 
-        until_blocking(refused, seconds=DEADLINE_SECONDS, what=f"a refusal that says {message!r}")
+        until_blocking(refused, what=f"a refusal that says {message!r}")
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from e2e.workbench import Workbench
-from harness.polling import until
+from harness.polling import DEADLINE_SECONDS, until
 
 _GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "controllers.md"
 _BY_HTTP, _AS_RESOURCE = re.findall(r"^```python\n(.*?)^```$", _GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-_SECONDS = 60.0
 
 
 def _printed_by(program: Path, variables: dict[str, str]) -> str:
@@ -22,7 +21,7 @@ def _printed_by(program: Path, variables: dict[str, str]) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=_SECONDS,
+        timeout=DEADLINE_SECONDS,
         env={**os.environ, **variables},
     ).stdout
 
@@ -45,4 +44,4 @@ async def test_a_step_is_recorded_once(workbench: Workbench, tmp_path: Path, cod
     async def stored() -> bool:
         return workbench.datastorage("list", "-n", namespace).count("Scaled cart from 2 to 4 replicas") == 1
 
-    await until(stored, seconds=_SECONDS, what="the step is in the archive, once")
+    await until(stored, what="the step is in the archive, once")

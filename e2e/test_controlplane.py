@@ -16,10 +16,8 @@ from harness import REPOSITORY
 from harness.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
 from harness.controlplane.binaries import kubernetes_version
 from harness.controlplane.processes import Component, ProcessGroup
-from harness.polling import until_blocking
+from harness.polling import DEADLINE_SECONDS, until_blocking
 from harness.ports import free_port
-
-PATIENCE = 60.0  # seconds; far more than anything here takes on an idle machine
 
 PARENT = """
 import sys, time
@@ -73,12 +71,9 @@ def test_deployment_becomes_pods_and_events(control_plane: Cluster, namespace: s
     def reasons() -> set[str]:
         return {event["reason"] for event in control_plane.get("events", here)["items"]}
 
-    until_blocking(
-        lambda: len(control_plane.get("pods", here)["items"]) == 3, seconds=PATIENCE, what="three Pods"
-    )
+    until_blocking(lambda: len(control_plane.get("pods", here)["items"]) == 3, what="three Pods")
     until_blocking(
         lambda: {"ScalingReplicaSet", "SuccessfulCreate"} <= reasons(),
-        seconds=PATIENCE,
         what="Events of the scaling",
     )
 
@@ -91,7 +86,7 @@ def test_namespace_with_content_goes_away(control_plane: Cluster, make_namespace
     def is_gone() -> bool:
         return control_plane.kubectl("get", "namespace", namespace, check=False).returncode != 0
 
-    until_blocking(is_gone, seconds=PATIENCE, what="the namespace is gone")
+    until_blocking(is_gone, what="the namespace is gone")
 
 
 def test_service_account_acts_under_its_own_name(control_plane: Cluster, namespace: str) -> None:
@@ -116,7 +111,7 @@ def test_service_account_has_only_the_rights_of_its_role(control_plane: Cluster,
     def may_read() -> bool:
         return control_plane.kubectl("get", "configmaps", here, kubeconfig=robot, check=False).returncode == 0
 
-    until_blocking(may_read, seconds=PATIENCE, what="the Role is in force")
+    until_blocking(may_read, what="the Role is in force")
     with pytest.raises(KubectlError, match="Forbidden"):
         control_plane.kubectl("get", "secrets", here, kubeconfig=robot)
 
@@ -160,6 +155,9 @@ def test_metrics_count_requests(control_plane: Cluster, namespace: str) -> None:
 
     before = created()
     control_plane.kubectl("create", "secret", "generic", "counted", f"--namespace={namespace}")
+    until_blocking(
+        lambda: created() > before, what="the server has counted it, which it does after its answer"
+    )
     assert created() == before + 1
 
 
@@ -171,7 +169,7 @@ def test_children_die_with_their_parent_and_nothing_acknowledged_is_lost(tmp_pat
     assert len(pids) == 3
     parent.kill()
     parent.communicate()
-    until_blocking(lambda: not any(map(is_running, pids)), seconds=PATIENCE, what="all children are gone")
+    until_blocking(lambda: not any(map(is_running, pids)), what="all children are gone")
     with ControlPlane(directory) as again:
         assert again.get("configmap", "kept")["metadata"]["name"] == "kept"
         again.kubectl("auth", "whoami", kubeconfig=robot)  # same port, authority and signing key
@@ -184,10 +182,10 @@ def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
     thread.start()
     task = Path(f"/proc/self/task/{thread.native_id}")
     thread.join()
-    until_blocking(lambda: not task.exists(), seconds=PATIENCE, what="the kernel has ended the thread too")
+    until_blocking(lambda: not task.exists(), what="the kernel has ended the thread too")
     assert not child.wait(0.5)
     group.kill()
-    assert child.wait(PATIENCE)
+    assert child.wait(DEADLINE_SECONDS)
 
 
 def test_a_component_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_command_runs_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -> 
     assert second.returncode == 1
 
     up.send_signal(signal.SIGTERM)
-    assert "Traceback" not in up.communicate(timeout=PATIENCE)[1]
+    assert "Traceback" not in up.communicate(timeout=DEADLINE_SECONDS)[1]
     assert up.returncode == 0
     assert not directory.exists()
 

@@ -22,7 +22,6 @@ from harness.controlplane import Cluster
 from harness.polling import until_blocking
 
 SYSTEM = "datastorage-system"
-DEADLINE = 30.0  # seconds; policies and labels reach the API server's admission within one or two
 OPT_OUT = f"{GROUP}/deletion-guard=disabled"
 
 BUILDERS: dict[ResourceKind, Callable[[], dict[str, Any]]] = {
@@ -91,11 +90,11 @@ def guards(control_plane: Cluster) -> None:
     probe.create(AUDIT_RECORD, "guard-probe")
     until_blocking(
         lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server")),
-        seconds=DEADLINE, what="deletions are refused",
+        what="deletions are refused",
     )  # fmt: skip
     until_blocking(
         lambda: bool(probe.set_status(AUDIT_RECORD, "guard-probe", "Pending", 1, as_admin=True)),
-        seconds=DEADLINE, what="statuses are refused",
+        what="statuses are refused",
     )  # fmt: skip
     probe.delete(AUDIT_RECORD, "guard-probe", "--wait=false", kubeconfig=operator)
 
@@ -258,9 +257,7 @@ def test_a_labelled_namespace_is_left_alone(records: Records) -> None:
         assert "must not be deleted" in records.delete(kind, "fresh")
     records.cluster.kubectl("label", "namespace", records.namespace, OPT_OUT)
     for kind in KINDS:
-        until_blocking(
-            partial(records.try_delete, kind, "fresh"), seconds=DEADLINE, what=f"{kind.kind} is deleted"
-        )
+        until_blocking(partial(records.try_delete, kind, "fresh"), what=f"{kind.kind} is deleted")
         assert records.names(kind) == set()
 
 
@@ -301,9 +298,7 @@ def test_a_namespace_waits_for_its_records(control_plane: Cluster, records: Reco
             if condition["type"] == "NamespaceDeletionContentFailure"
         )
 
-    until_blocking(
-        lambda: "must not be deleted" in refusals(), seconds=DEADLINE, what="the namespace says why it stays"
-    )
+    until_blocking(lambda: "must not be deleted" in refusals(), what="the namespace says why it stays")
     for kind in KINDS:
         assert records.names(kind) == {"fresh"}
         records.set_status(kind, "fresh", "Stored", 1)

@@ -25,6 +25,15 @@ from harness.ports import free_port
 LOST = "Lost: deleted in the cluster before it could be stored"
 
 
+@pytest.fixture(autouse=True)
+def _unguarded(workbench: Workbench) -> None:
+    """Let records be deleted that are not stored yet.
+
+    The API server's admission sees the label a moment later, so this comes before the operator starts.
+    """
+    workbench.opt_out_of_the_guard()
+
+
 class Failing:
     """A component that fails when a test says so. No real one can be made to fail."""
 
@@ -97,7 +106,6 @@ async def running(
 
 async def _leave_a_last_copy(workbench: Workbench, client: BulkClient, shard: Shard) -> str:
     """Delete a record that is not stored yet, and return its uid once only the operator has it."""
-    workbench.opt_out_of_the_guard()
     body = await client.create(AUDIT_RECORD, workbench.namespace, audit_record("gone"))
     await client.delete(AUDIT_RECORD, workbench.namespace, "gone")
     await eventually(lambda: bool(shard.register.last_copies))

@@ -3,7 +3,7 @@
 import asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.load import CATCH_UP_SECONDS, Load, all_stored
+from e2e.load import Load, all_stored
 from e2e.workbench import Workbench, answers, has_ended
 from harness.archive import rows, uids
 from harness.bulk import BulkClient
@@ -32,19 +32,17 @@ async def test_postgres_away_under_load(
     operator = workbench.start_operator()
     pid = operator.pid
     async with Load(client, workbench.namespace, per_second=100) as load:
-        await until(lambda: _at_least(load, 60), seconds=20, what="some load before the outage")
+        await until(lambda: _at_least(load, 60), what="some load before the outage")
         postgres.stop("fast")
         try:
-            await until(lambda: _not_ready(operator), seconds=10, what="/ready says so")
+            await until(lambda: _not_ready(operator), what="/ready says so")
             waiting = len(load.accepted) + OUTAGE_RECORDS
             await asyncio.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tested
-            await until(lambda: _at_least(load, waiting), seconds=60, what="many records wait")
+            await until(lambda: _at_least(load, waiting), what="many records wait")
         finally:
             postgres.start()
-    await until(
-        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
-    )
-    assert operator.ready()
+    await until(lambda: all_stored(client, workbench, load.accepted), what="all caught up")
+    await until(lambda: _is_ready(operator), what="/ready again")
     assert_never_restarted(operator, pid)
     found = uids(await rows(workbench.database_url, workbench.namespace))
     assert sorted(found) == sorted(load.accepted), "no row twice"
@@ -56,13 +54,11 @@ async def test_postgres_crash_under_load(
     operator = workbench.start_operator()
     pid = operator.pid
     async with Load(client, workbench.namespace, per_second=100) as load:
-        await until(lambda: _at_least(load, 100), seconds=20, what="some load before the crash")
+        await until(lambda: _at_least(load, 100), what="some load before the crash")
         await asyncio.to_thread(postgres.restart, "immediate")
         more = len(load.accepted) + 100
-        await until(lambda: _at_least(load, more), seconds=20, what="some load after the crash")
-    await until(
-        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
-    )
+        await until(lambda: _at_least(load, more), what="some load after the crash")
+    await until(lambda: all_stored(client, workbench, load.accepted), what="all caught up")
     assert_never_restarted(operator, pid)
     found = uids(await rows(workbench.database_url, workbench.namespace))
     assert sorted(found) == sorted(load.accepted)
@@ -75,12 +71,12 @@ async def test_operator_starts_while_postgres_is_away(
     try:
         operator = workbench.start_operator(wait=False)
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record("early"))
-        await until(lambda: answers(operator), seconds=20, what="/health answers")
+        await until(lambda: answers(operator), what="/health answers")
         assert not operator.ready()
     finally:
         postgres.start()
-    operator.wait_ready(CATCH_UP_SECONDS)
-    await until(lambda: _row_count(workbench, 1), seconds=CATCH_UP_SECONDS, what="the row")
+    operator.wait_ready()
+    await until(lambda: _row_count(workbench, 1), what="the row")
 
 
 async def test_api_server_restarted_under_load(
@@ -89,15 +85,13 @@ async def test_api_server_restarted_under_load(
     operator = workbench.start_operator()
     pid = operator.pid
     async with Load(client, workbench.namespace, per_second=30) as load:
-        await until(lambda: _at_least(load, 30), seconds=20, what="some load before")
+        await until(lambda: _at_least(load, 30), what="some load before")
         await asyncio.to_thread(own_control_plane.kill_api_server)
         await asyncio.to_thread(own_control_plane.start_api_server)
         more = len(load.accepted) + 30
-        await until(lambda: _at_least(load, more), seconds=30, what="some load after")
-    await until(
-        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
-    )
-    await until(lambda: _is_ready(operator), seconds=CATCH_UP_SECONDS, what="/ready again")
+        await until(lambda: _at_least(load, more), what="some load after")
+    await until(lambda: all_stored(client, workbench, load.accepted), what="all caught up")
+    await until(lambda: _is_ready(operator), what="/ready again")
     assert_never_restarted(operator, pid)
 
 
@@ -107,17 +101,17 @@ async def test_expired_watch_goes_on(
     """The API server answers 410 to a watch that wants to go on from a version it has forgotten."""
     operator = workbench.start_operator(SWEEP_INTERVAL_SECONDS=3600)
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("before"))
-    await until(lambda: _row_count(workbench, 1), seconds=CATCH_UP_SECONDS, what="the first row")
+    await until(lambda: _row_count(workbench, 1), what="the first row")
     await asyncio.to_thread(own_control_plane.expire_watches)
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("after"))
-    await until(lambda: _row_count(workbench, 2), seconds=CATCH_UP_SECONDS, what="the second row")
-    await until(lambda: _is_ready(operator), seconds=CATCH_UP_SECONDS, what="/ready again")
+    await until(lambda: _row_count(workbench, 2), what="the second row")
+    await until(lambda: _is_ready(operator), what="/ready again")
 
 
 async def test_refuses_an_unmigrated_database(workbench: Workbench) -> None:
     await workbench.execute_as_owner("DROP TABLE datastorage.schema_version")
     operator = workbench.start_operator(wait=False)
-    await until(lambda: has_ended(operator), seconds=20, what="it ends")
+    await until(lambda: has_ended(operator), what="it ends")
     assert operator.exit_code == 2
     assert "run 'datastorage migrate'" in operator.log()
 
@@ -131,8 +125,8 @@ async def test_overflow_is_brought_back_by_the_sweep(workbench: Workbench, clien
     async with workbench.no_rows_accepted():
         # It is not ready: it finds that rows are not accepted.
         operator = workbench.start_operator(wait=False, INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
-        await until(lambda: _has_overflowed(operator), seconds=60, what="the intake overflows")
-    await until(lambda: all_stored(client, workbench, accepted), seconds=60, what="all stored")
+        await until(lambda: _has_overflowed(operator), what="the intake overflows")
+    await until(lambda: all_stored(client, workbench, accepted), what="all stored")
 
 
 async def _has_overflowed(operator: OperatorProcess) -> bool:

@@ -60,7 +60,7 @@ def test_a_forwarded_port_works_however_many_connections_there_are(tmp_path: Pat
     """A line is printed for each of them, and for each that fails."""
     lines = "head -c 300000 /dev/zero | tr '\\0' '\\n'"
     with forward(tmp_path, f"echo Forwarding from x; {lines}; {lines} >&2; touch served; exec sleep 600"):
-        until_blocking((tmp_path / "served").exists, seconds=20, what="kubectl goes on")
+        until_blocking((tmp_path / "served").exists, what="kubectl goes on")
 
 
 def test_a_port_that_cannot_be_forwarded_is_an_error(tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from e2e.workbench import MakeWorkbench, Workbench
 from harness.apiclient import Answer, ApiClient
 from harness.controlplane import Cluster
 from harness.manifests import manifest
-from harness.polling import until_blocking
+from harness.polling import DEADLINE_SECONDS, until_blocking
 
-SECONDS = 60.0
 CANARY = f"canary{uuid.uuid4().hex}"  # in the other records, and in no request
 TYPES = ("remediation", "aianalysis", "workflow", "execution")
 WORDS = "quagga"  # in the other records alone, and in requests
@@ -106,7 +105,7 @@ def sent(client: ApiClient, attempt: Attempt) -> Answer:
         found[:] = [client.send(attempt.method, attempt.path, content, headers)]
         return found[0].status not in {429, 503}
 
-    until_blocking(answered, seconds=SECONDS, what=f"{attempt} is answered")
+    until_blocking(answered, what=f"{attempt} is answered")
     return found[0]
 
 
@@ -144,12 +143,12 @@ class Neighbours:
         def stored() -> bool:
             return self.admin.get(path, namespace=self.other).status == 200
 
-        until_blocking(stored, seconds=SECONDS, what="the trace is stored")
+        until_blocking(stored, what="the trace is stored")
         return uid
 
     def attack(self, *, tokens: Sequence[str] = ()) -> Attack:
         """Return the attack that the document of the running operator describes."""
-        with urlopen(f"{self.reader.url}/openapi.json", timeout=SECONDS) as answer:
+        with urlopen(f"{self.reader.url}/openapi.json", timeout=DEADLINE_SECONDS) as answer:
             document = json.load(answer)
         foreign = Foreign([*self.uids, str(uuid.uuid4())], foreign_values(self.mark, self.other), tokens)
         return Attack(document, foreign)

@@ -278,7 +278,7 @@ def test_what_runs_aside_is_shown_in_the_end_and_ended_with_the_block(
     waiting = "trap 'echo interrupted; exit 2' INT\necho began\nwhile :; do sleep 0.1; done"
     _use_for_pytest(waiting, tmp_path, monkeypatch)
     with suites.process_tests(kind, [], every=False) as tests:
-        until_blocking(lambda: kind.output.read_text() == "began\n", seconds=20, what="it has begun")
+        until_blocking(lambda: kind.output.read_text() == "began\n", what="it has begun")
     assert kind.output.read_text() == "began\ninterrupted\n"
 
 
@@ -295,7 +295,7 @@ def test_a_pytest_that_does_not_end_is_killed(
     began = tmp_path / "began"
     _use_for_pytest(f"trap '' INT\ntouch {began}\nexec sleep 600", tmp_path, monkeypatch)
     with suites.installed_tests(Kind("a", Docker()), []) as tests:
-        until_blocking(began.exists, seconds=20, what="it has begun")
+        until_blocking(began.exists, what="it has begun")
     assert "pytest does not end, and is killed" in capsys.readouterr().err
     assert tests.wait() == 137
 

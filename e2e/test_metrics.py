@@ -55,7 +55,7 @@ async def test_work_makes_no_series_and_top_shows_it(workbench: Workbench, clien
     async def guards_are_known() -> bool:
         return _GUARD in {name for name, _ in await asyncio.to_thread(_series, operator)}
 
-    await until(guards_are_known, seconds=20, what="the guards have been looked at")
+    await until(guards_are_known, what="the guards have been looked at")
     before = await asyncio.to_thread(_series, operator)
     assert len(before) <= _MOST
     assert operator.metric(_STORED) == 0
@@ -66,7 +66,7 @@ async def test_work_makes_no_series_and_top_shows_it(workbench: Workbench, clien
     async def cleared() -> bool:
         return not await client.list(AUDIT_RECORD, workbench.namespace)
 
-    await until(cleared, seconds=30, what="the records are stored and cleared")
+    await until(cleared, what="the records are stored and cleared")
     asked = [
         ("/health", "GET", 200), ("/health", "HEAD", 200), ("/version", "GET", 200), ("/nothing", "GET", 404),
         ("/api/v1/export", "GET", 401), ("/api/v1/query/workflow/x", "GET", 401),

@@ -10,7 +10,6 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.load import CATCH_UP_SECONDS
 from e2e.workbench import Workbench
 from harness.archive import rows
 from harness.bulk import BulkClient
@@ -68,6 +67,10 @@ async def _says(operator: OperatorProcess, *words: str) -> bool:
     return status == 503 and all(word in json.loads(body)["checks"]["postgres"] for word in words)
 
 
+async def _is_ready(operator: OperatorProcess) -> bool:
+    return await asyncio.to_thread(operator.ready)
+
+
 @pytest.mark.parametrize("trouble", [_RIGHT, _COLUMN], ids=["right", "column"])
 @pytest.mark.parametrize("broken", [ACTION_TRACE, AUDIT_RECORD], ids=lambda kind: kind.plural)
 async def test_a_table_that_takes_no_rows_stops_its_own_kind_alone(
@@ -79,21 +82,17 @@ async def test_a_table_that_takes_no_rows_stops_its_own_kind_alone(
     pid = operator.pid
     await workbench.execute_as_owner(breaks)
     waiting = await _create(client, workbench, broken, "waits")
-    await until(
-        partial(_says, operator, f"{table} can't be written", why), seconds=30, what="/ready says why"
-    )
+    await until(partial(_says, operator, f"{table} can't be written", why), what="/ready says why")
     stored = await _create(client, workbench, works, "works")
-    await until(
-        partial(_are_stored, client, workbench, works, stored), seconds=CATCH_UP_SECONDS, what="the others"
-    )
+    await until(partial(_are_stored, client, workbench, works, stored), what="the others")
     assert set((await _phases(client, workbench, broken)).values()) == {None}
     assert operator.metric(f'datastorage_dependency_up{{dependency="{table}"}}') == 0
     assert operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
     assert operator.metric("datastorage_intake_depth") <= ROOM // 2
     assert why.replace("\\", "") in operator.log().replace("\\", "")
     await workbench.execute_as_owner(mends)
-    await until(partial(_are_stored, client, workbench, broken, waiting), seconds=60, what="nothing is lost")
-    assert operator.ready()
+    await until(partial(_are_stored, client, workbench, broken, waiting), what="nothing is lost")
+    await until(partial(_is_ready, operator), what="/ready again")
     assert operator.metric(f'datastorage_dependency_up{{dependency="{table}"}}') == 1
     assert operator.pid == pid
 
@@ -108,10 +107,8 @@ async def test_a_locked_table_stops_its_own_kind_alone(
     async with workbench.no_rows_accepted(TABLES[broken], mode="ACCESS EXCLUSIVE"):
         waiting = await _create(client, workbench, broken, "waits")
         await _create(client, workbench, works, "works")
-        await until(
-            partial(_are_cleared, client, workbench, works), seconds=CATCH_UP_SECONDS, what="the others"
-        )
+        await until(partial(_are_cleared, client, workbench, works), what="the others")
         assert set(await _phases(client, workbench, broken)) == waiting
-    await until(partial(_are_cleared, client, workbench, broken), seconds=60, what="nothing is lost")
+    await until(partial(_are_cleared, client, workbench, broken), what="nothing is lost")
     stored = await rows(workbench.database_url, workbench.namespace, TABLES[broken])
     assert {row["name"] for row in stored} == waiting

@@ -45,7 +45,7 @@ async def test_a_timeline_has_the_order_of_writing(
         traces = await rows(workbench.database_url, namespace, Table.ACTION_TRACES)
         return bool(traces) and len(await rows(workbench.database_url, namespace)) == _RECORDS
 
-    await until(all_are_stored, seconds=60, what="all are stored")
+    await until(all_are_stored, what="all are stored")
 
     def timeline(*options: str) -> Any:
         return json.loads(workbench.datastorage("timeline", "rr-0001", "-o", "json", *options))

@@ -125,7 +125,7 @@ async def test_the_operator_works_with_these_rights_and_uses_them(
                 action_trace("trace", execution={"status": "Completed"}, ttlSecondsAfterStored=1),
             )
         for namespace in TEAMS:
-            await until(partial(are_gone, installed, namespace), seconds=60, what="they are stored and gone")
+            await until(partial(are_gone, installed, namespace), what="they are stored and gone")
         left = installed.get(AUDIT_RECORD.plural, "record", "-n", "elsewhere")
         assert "status" not in left, "nobody serves this namespace"
         check_the_api(installed, operator.api_url)

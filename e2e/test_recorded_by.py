@@ -44,7 +44,6 @@ POLICY = ("mutatingadmissionpolicy", RECORDED_BY_POLICY)
 BINDING = ("mutatingadmissionpolicybinding", RECORDED_BY_POLICY)
 OPERATOR = f"system:serviceaccount:{SYSTEM}:datastorage"
 FORGED = {RECORDED_BY_ANNOTATION: "system:admin-of-everything"}
-DEADLINE = 30.0  # seconds; a policy reaches the API server's admission within one or two
 
 MAKERS: dict[ResourceKind, Callable[..., dict[str, Any]]] = {
     AUDIT_RECORD: audit_record,
@@ -128,7 +127,6 @@ def install(cluster: Cluster) -> None:
     dry_run = ("create", "-n", "default", "--dry-run=server", "-o", "json", "-f", "-")
     until_blocking(
         lambda: RECORDED_BY_ANNOTATION in cluster.kubectl(*dry_run, input=probe).stdout,
-        seconds=DEADLINE,
         what="objects are stamped",
     )
 
@@ -331,7 +329,7 @@ class Bench:
                     found is not None and status.get("observedGeneration") == found["metadata"]["generation"]
                 )
 
-            await until(recorded, seconds=DEADLINE, what="the generation before is stored")
+            await until(recorded, what="the generation before is stored")
             change = {"spec": {"stateAfter": {"replicas": replicas}}, "metadata": {"annotations": FORGED}}
             await client.patch(ACTION_TRACE, self.namespace, name, change)
 
@@ -343,7 +341,7 @@ class Bench:
             of_name = [row for row in found if row["name"] == name]
             return of_name if len(of_name) == generations else None
 
-        found = await until(stored, seconds=DEADLINE, what=f"{name} is stored")
+        found = await until(stored, what=f"{name} is stored")
         assert {row["via"] for row in found} == {"cluster"}
         return [row["recorded_by"] for row in found]
 
@@ -380,7 +378,7 @@ async def test_the_authors_are_in_the_archive(workbench: Workbench, users: Users
         created_at = time_in(made["metadata"], "creationTimestamp")
         return created_at is not None and (created_at - since).total_seconds() > Pace().margin_seconds
 
-    await until(old_enough, seconds=DEADLINE, what="the policy is old enough")
+    await until(old_enough, what="the policy is old enough")
     await bench.create(AUDIT_RECORD, "record")
     assert await bench.authors(AUDIT_RECORD, "record") == [first]
     await bench.create(ACTION_TRACE, "trace", by="second")
@@ -393,7 +391,6 @@ async def test_the_authors_are_in_the_archive(workbench: Workbench, users: Users
     dry_run = ("create", "-n", "default", "--dry-run=server", "-o", "json", "-f", "-")
     until_blocking(
         lambda: RECORDED_BY_ANNOTATION not in cluster.kubectl(*dry_run, input=probe).stdout,
-        seconds=DEADLINE,
         what="objects are no longer stamped",
     )
     await bench.create(AUDIT_RECORD, "meanwhile")

@@ -50,9 +50,7 @@ async def _go_back_and_on(bench: Workbench, cluster: ControlPlane, backup: Path)
     operator = bench.start_operator(SWEEP_INTERVAL_SECONDS=5, TTL_SECONDS_AFTER_STORED=1)
     async with BulkClient.connect(cluster.admin_kubeconfig) as client:
         await client.create(ACTION_TRACE, "restored", action_trace("trace", execution=PENDING))
-        await until(
-            lambda: phase_of(client, ACTION_TRACE, "restored", "trace"), seconds=10, what="generation 1"
-        )
+        await until(lambda: phase_of(client, ACTION_TRACE, "restored", "trace"), what="generation 1")
         operator.pause()  # so that the backup has the record without a status
         record = await client.create(
             AUDIT_RECORD, "restored", audit_record("record", ttlSecondsAfterStored=3600)
@@ -60,23 +58,21 @@ async def _go_back_and_on(bench: Workbench, cluster: ControlPlane, backup: Path)
     cluster.back_up(backup)
     operator.resume()
     async with BulkClient.connect(cluster.admin_kubeconfig) as client:
-        await until(lambda: phase_of(client, AUDIT_RECORD, "restored", "record"), seconds=15, what="stored")
+        await until(lambda: phase_of(client, AUDIT_RECORD, "restored", "record"), what="stored")
         await _change_trace(client, "first", "Executing")
-        await until(
-            lambda: phase_of(client, ACTION_TRACE, "restored", "trace", 2), seconds=15, what="generation 2"
-        )
+        await until(lambda: phase_of(client, ACTION_TRACE, "restored", "trace", 2), what="generation 2")
     cluster.restore(backup)
     async with BulkClient.connect(cluster.admin_kubeconfig) as client:
         await _change_trace(client, "second", "Failed")
         stored = await until(
-            lambda: phase_of(client, AUDIT_RECORD, "restored", "record"), seconds=30, what="stored again"
+            lambda: phase_of(client, AUDIT_RECORD, "restored", "record"), what="stored again"
         )
         assert stored == "Stored"
 
         async def trace_is_cleared() -> bool:
             return await client.get(ACTION_TRACE, "restored", "trace") is None
 
-        await until(trace_is_cleared, seconds=40, what="the second history is cleared")
+        await until(trace_is_cleared, what="the second history is cleared")
     found = await rows(bench.database_url, "restored", Table.ACTION_TRACES)
     histories = [(row["generation"], json.loads(row["content"])["spec"].get("parameters")) for row in found]
     assert sorted(histories, key=str) == sorted(
@@ -104,7 +100,7 @@ async def test_rows_that_a_restored_database_lacks_are_stored_again(
     await client.create(ACTION_TRACE, namespace, action_trace("runs", execution=PENDING))
     await client.create(AUDIT_RECORD, namespace, audit_record("stored"))
     for kind, name in ((ACTION_TRACE, "runs"), (AUDIT_RECORD, "stored")):
-        await until(partial(phase_of, client, kind, namespace, name), seconds=10, what=name)
+        await until(partial(phase_of, client, kind, namespace, name), what=name)
     lost = {
         table: [row["content"] for row in await rows(workbench.database_url, namespace, table)]
         for table in Table
@@ -120,7 +116,7 @@ async def test_rows_that_a_restored_database_lacks_are_stored_again(
         }
         return found == lost
 
-    await until(back, seconds=30, what="the rows are back, with the same bytes")
+    await until(back, what="the rows are back, with the same bytes")
 
 
 async def test_a_terminating_object_is_one_record(workbench: Workbench, client: BulkClient) -> None:
@@ -131,7 +127,7 @@ async def test_a_terminating_object_is_one_record(workbench: Workbench, client: 
     await client.create(AUDIT_RECORD, namespace, _finalized(audit_record("record")))
     await client.create(ACTION_TRACE, namespace, _finalized(action_trace("trace", execution=PENDING)))
     for kind, name in ((AUDIT_RECORD, "record"), (ACTION_TRACE, "trace")):
-        await until(partial(phase_of, client, kind, namespace, name), seconds=10, what=name)
+        await until(partial(phase_of, client, kind, namespace, name), what=name)
         for _ in range(3):
             await client.delete(kind, namespace, name)
     operator.pause()
@@ -142,9 +138,7 @@ async def test_a_terminating_object_is_one_record(workbench: Workbench, client: 
         body = await client.get(kind, namespace, name)
         assert body is not None
         assert body["metadata"]["generation"] == 2
-        await until(
-            partial(phase_of, client, kind, namespace, name, 2), seconds=10, what=f"the status of {name}"
-        )
+        await until(partial(phase_of, client, kind, namespace, name, 2), what=f"the status of {name}")
     stored = await rows(workbench.database_url, namespace)
     assert [(row["name"], row["generation"]) for row in stored] == [("record", 1), ("unstored", 1)]
     traces = await rows(workbench.database_url, namespace, Table.ACTION_TRACES)

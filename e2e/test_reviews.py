@@ -16,7 +16,6 @@ from e2e.workbench import Workbench
 from harness.apiclient import Answer, ApiClient
 from harness.polling import until
 
-SECONDS = 40.0
 THREADS, REQUESTS = 32, 600
 FORGED_HEADERS = {
     "Impersonate-User": "system:admin", "Impersonate-Group": "system:masters", "Impersonate-Uid": "0",
@@ -42,7 +41,7 @@ async def counted(workbench: Workbench) -> Counter[str]:
         before, last = last, reviews_counted(workbench.cluster)
         return before == last
 
-    await until(stands, seconds=SECONDS, what="the API server has counted all requests")
+    await until(stands, what="the API server has counted all requests")
     return last
 
 

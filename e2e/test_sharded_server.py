@@ -45,7 +45,7 @@ async def test_the_server_sends_each_shard_its_own_objects(tmp_path: Path, datab
                 waiting = await client.list(AUDIT_RECORD, _NAMESPACE)
                 uids = {body["metadata"]["uid"] for body in waiting} | set(created)
                 stored = partial(all_stored, client, bench, list(uids))
-                await until(stored, seconds=60, what="the objects of all shards are stored")
+                await until(stored, what="the objects of all shards are stored")
         finally:
             await bench.close()
     await databases.drop(database)

@@ -141,7 +141,7 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
         assert "Exception in callback" not in operator.log(), operator.log_tail()
         assert "never retrieved" not in operator.log(), operator.log_tail()
     bench.start_operator(wait=False, **settings)
-    await until(trial.is_archived, seconds=60, what="everything that was accepted is in the archive")
+    await until(trial.is_archived, what="everything that was accepted is in the archive")
 
 
 @pytest.mark.parametrize(
@@ -177,13 +177,13 @@ async def test_any_number_of_signals_stops_it(workbench: Workbench, signals: lis
     assert operator.pid is not None
     for number in signals:
         os.kill(operator.pid, number)
-    await until(lambda: has_ended(operator), seconds=REST_SECONDS, what="it ends")
+    await until(lambda: has_ended(operator), what="it ends")
     assert operator.exit_code == 0
 
 
 async def test_a_stop_before_postgresql_is_there(workbench: Workbench) -> None:
     operator = workbench.start_operator(wait=False, database_url="postgresql://nobody@127.0.0.1:1/none")
-    await until(lambda: answers(operator), seconds=30, what="/health")
+    await until(lambda: answers(operator), what="/health")
     assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
 
 
@@ -205,7 +205,7 @@ async def test_a_stop_while_the_kubeconfigs_program_does_not_end(
     async def has_begun() -> bool:
         return began.exists()
 
-    await until(has_begun, seconds=30, what="the program runs")
+    await until(has_begun, what="the program runs")
     assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
 
 
@@ -219,6 +219,6 @@ async def test_a_stop_while_watches_get_no_answer(workbench: Workbench, tmp_path
         async def asked() -> bool:
             return len(server.watches) == 4
 
-        await until(asked, seconds=30, what="all watches are asked for")
+        await until(asked, what="all watches are asked for")
         assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
     assert "Traceback" not in operator.log(), operator.log_tail()

@@ -67,7 +67,7 @@ async def test_a_stop_while_the_embedder_hangs(workbench: Workbench, client: Bul
         async def asked() -> bool:
             return service.at_once > 0
 
-        await until(asked, seconds=30, what="a request hangs")
+        await until(asked, what="a request hangs")
         assert await stopped(operator) == 0
     assert "Traceback" not in operator.log(), operator.log_tail()
 
@@ -76,7 +76,7 @@ async def test_a_stop_while_redis_hangs(workbench: Workbench, client: BulkClient
     async with redis_proxy() as proxy:
         operator = workbench.start_operator(SHUTDOWN_SECONDS=SHUTDOWN_SECONDS, REDIS_URL=proxy.url)
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record("first"))
-        await until(lambda: has_rows(workbench, 1), seconds=30, what="a record, with Redis")
+        await until(lambda: has_rows(workbench, 1), what="a record, with Redis")
         proxy.freeze()
         # Its text is asked for in Redis, which does not answer: the record is stored without it.
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record("second"))
@@ -93,7 +93,7 @@ async def test_a_stop_while_the_first_list_of_large_objects_hangs(
         await client.create(ACTION_TRACE, workbench.namespace, body, metadata_only=True)
     async with cluster_proxy(workbench) as (proxy, config):
         operator = workbench.start_operator(wait=False, kubeconfig=config, SHUTDOWN_SECONDS=SHUTDOWN_SECONDS)
-        await until(lambda: has_rows(workbench, 1, Table.ACTION_TRACES), seconds=60, what="the first of them")
+        await until(lambda: has_rows(workbench, 1, Table.ACTION_TRACES), what="the first of them")
         proxy.freeze()
         assert await stopped(operator) == 0
     assert "Traceback" not in operator.log(), operator.log_tail()
@@ -115,7 +115,7 @@ async def test_a_stop_while_clients_hang_in_a_request_and_in_an_export(
     for n in range(EXPORT_RECORDS):
         body = audit_record(f"large-{n}", details={"text": "x" * LARGE_BYTES})
         await client.create(AUDIT_RECORD, workbench.namespace, body, metadata_only=True)
-    await until(lambda: has_rows(workbench, EXPORT_RECORDS), seconds=60, what="the records to export")
+    await until(lambda: has_rows(workbench, EXPORT_RECORDS), what="the records to export")
     head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
     with contextlib.ExitStack() as stack:
         export = stack.enter_context(_connected(operator))

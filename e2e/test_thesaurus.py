@@ -2,14 +2,12 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.manifests import audit_record
 from harness.polling import until
-
-_SECONDS: Final = 60.0
 
 
 async def test_a_group_of_the_file_finds_a_record(workbench: Workbench, tmp_path: Path) -> None:
@@ -43,7 +41,7 @@ async def test_a_start_with_a_wrong_file_says_what_to_do(workbench: Workbench, t
     async def ended() -> bool:
         return operator.exit_code is not None
 
-    await until(ended, seconds=_SECONDS, what="the operator has ended")
+    await until(ended, what="the operator has ended")
     assert operator.exit_code == 2
     [line] = [line for line in operator.log().splitlines() if line.startswith("datastorage: ")]
     assert line == (

@@ -15,7 +15,6 @@ from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.servingcertificates import Authority, MountedSecret, Pair
 
-SECONDS = 60.0
 END = "datastorage_tls_certificate_expiration_timestamp_seconds"
 
 
@@ -83,7 +82,7 @@ async def test_records_are_stored_over_tls_and_the_certificate_is_replaced(
             return None
         return dict(answer["checks"]) if status == 200 else None
 
-    checks = await until(ready, seconds=SECONDS, what="the operator is ready")
+    checks = await until(ready, what="the operator is ready")
     assert checks["certificate"] == "ok"
     callers = Callers(workbench.cluster, workbench.namespace)
     token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
@@ -96,7 +95,7 @@ async def test_records_are_stored_over_tls_and_the_certificate_is_replaced(
     async def is_replaced() -> bool:
         return await asyncio.to_thread(client.certificate) == der(second)
 
-    await until(is_replaced, seconds=SECONDS, what="new connections have the new certificate")
+    await until(is_replaced, what="new connections have the new certificate")
     assert operator.metric(f'{END}{{port="api"}}') == ends[1].timestamp()
     path = f"/api/v1/query/records/{receipt['uid']}?namespace={workbench.namespace}"
     status, found = client.send("GET", path, token=token)
@@ -109,7 +108,7 @@ async def test_a_start_without_the_files_says_what_to_do(workbench: Workbench, t
     async def ended() -> bool:
         return operator.exit_code is not None
 
-    await until(ended, seconds=SECONDS, what="the operator has ended")
+    await until(ended, what="the operator has ended")
     assert operator.exit_code == 2
     [line] = [line for line in operator.log().splitlines() if line.startswith("datastorage: ")]
     assert "DATASTORAGE_TLS_DIR: " in line

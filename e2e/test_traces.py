@@ -17,10 +17,9 @@ from harness.collector import Collector, Sent
 from harness.embeddings import OpenAIService
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
-from harness.polling import until
+from harness.polling import DEADLINE_SECONDS, until
 from harness.ports import free_port
 
-SECONDS: Final = 60.0
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER_SPAN: Final = "00f067aa0ba902b7"
 TRACEPARENT: Final = f"00-{TRACE}-{CALLER_SPAN}-01"
@@ -61,7 +60,7 @@ async def _has(collector: Collector, trace_id: str, *names: str) -> None:
     async def there() -> bool:
         return {span.name for span in collector.trace(trace_id)} >= set(names)
 
-    await until(there, seconds=SECONDS, what=f"the trace has {names}")
+    await until(there, what=f"the trace has {names}")
 
 
 def _only(collector: Collector, trace_id: str, name: str) -> Sent:
@@ -84,7 +83,7 @@ def _store(
 
 def _exemplars(operator: OperatorProcess) -> str:
     request = urllib.request.Request(operator.metrics_url, headers={"Accept": OPENMETRICS})
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+    with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         return str(answer.read().decode())
 
@@ -175,7 +174,7 @@ async def test_a_record_over_http_is_in_the_trace_of_its_caller(
     unsampled = f"00-{'a' * 32}-{CALLER_SPAN}-00"
     await asyncio.to_thread(_store, operator, workbench.namespace, {"traceparent": unsampled})
     await asyncio.to_thread(_store, operator, workbench.namespace, {})
-    await until(lambda: _has_servers(collector, 3), seconds=SECONDS, what="the last request is sent")
+    await until(lambda: _has_servers(collector, 3), what="the last request is sent")
     assert collector.trace("a" * 32) == []
     assert {span.name for span in collector.spans if span.kind == _SERVER} == {server}, "no probe"
 
@@ -204,11 +203,11 @@ async def test_a_broken_collector_delays_neither_records_nor_the_stop(
     async def cleared() -> bool:
         return not await client.list(AUDIT_RECORD, workbench.namespace)
 
-    await until(cleared, seconds=SECONDS, what="the records are stored and cleared")
+    await until(cleared, what="the records are stored and cleared")
     assert operator.metric('datastorage_write_total{status="success",table="audit_records"}') == 30
     assert operator.metric('datastorage_trace_spans_total{outcome="made"}') > 100
     if fault == "refuses":
-        await until(lambda: _have_failed(operator), seconds=SECONDS, what="failed spans are counted")
+        await until(lambda: _have_failed(operator), what="failed spans are counted")
     assert operator.metric('datastorage_trace_spans_total{outcome="sent"}') == 0
     assert await asyncio.to_thread(operator.terminate) == 0
     log = operator.log_path.read_text()

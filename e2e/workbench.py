@@ -181,7 +181,7 @@ class Workbench:
             return True
 
         try:
-            await until(ended, seconds=30, what="the owner's statement meets no other")
+            await until(ended, what="the owner's statement meets no other")
         finally:
             await connection.close()
 

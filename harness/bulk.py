@@ -16,7 +16,7 @@ from datastorage.resources.kinds import API_VERSION, ResourceKind
 
 T = TypeVar("T")
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=60.0, sock_read=60.0)
 _WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _PAGE: Final = 500
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

@@ -138,6 +138,16 @@ def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) 
     return behave
 
 
+def held(go_on: asyncio.Event, service: OpenAIService) -> Behaviour:
+    """Return a behaviour: answer correctly once the event is set."""
+
+    async def behave(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
+        await go_on.wait()
+        return web.json_response(service.answer(request))
+
+    return behave
+
+
 def body(content: str | bytes, content_type: str = "application/json") -> Behaviour:
     """Return a behaviour: answer with exactly this body."""
 

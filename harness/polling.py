@@ -28,7 +28,9 @@ async def eventually(
     await _poll(holds, seconds=seconds, what="the condition holds", interval_seconds=_INTERVAL_SECONDS)
 
 
-async def until(condition: Callable[[], Awaitable[T | None]], *, seconds: float, what: str) -> T:
+async def until(
+    condition: Callable[[], Awaitable[T | None]], *, seconds: float = DEADLINE_SECONDS, what: str
+) -> T:
     """Poll a server or another process until the condition is true, and return what it returned.
 
     Raises AssertionError with ``what`` and the last value after ``seconds``.
@@ -36,7 +38,7 @@ async def until(condition: Callable[[], Awaitable[T | None]], *, seconds: float,
     return await _poll(condition, seconds=seconds, what=what, interval_seconds=_SLOW_INTERVAL_SECONDS)
 
 
-def until_blocking(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+def until_blocking(condition: Callable[[], bool], *, seconds: float = DEADLINE_SECONDS, what: str) -> None:
     """Poll as ``until`` does, for callers without an event loop."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -16,7 +16,6 @@ from harness.prometheus.programs import ensure_prometheus_alone
 from harness.prometheus.servers import Prometheus, Reading
 from harness.rules.rendering import yaml_text
 
-_SECONDS = 60.0
 _OFTEN = Reading(scrape="200ms", evaluation="200ms")
 _RULE = {
     "alert": "TooHot",
@@ -99,19 +98,15 @@ def test_what_prometheus_has_recorded_is_read_and_its_page_shows_it(tmp_path: Pa
         began = time.time()
         prometheus.read({f"127.0.0.1:{server.server_port}": {}})
         found = partial(episodes_of, prometheus.client, since=began, step=0.2)
-        until_blocking(
-            lambda: bool(prometheus.client.query("temperature")), seconds=_SECONDS, what="it is read"
-        )
+        until_blocking(lambda: bool(prometheus.client.query("temperature")), what="it is read")
         assert found() == []
         assert "None is pending" in page(prometheus)
         server.temperature = 40.0
-        until_blocking(
-            lambda: found()[-1:] != [] and found()[-1].firing is not None, seconds=_SECONDS, what="it fires"
-        )
+        until_blocking(lambda: found()[-1:] != [] and found()[-1].firing is not None, what="it fires")
         assert found()[0].ended is None
         assert '<td class="firing">firing</td>' in page(prometheus)
         server.temperature = 20.0
-        until_blocking(lambda: found()[0].ended is not None, seconds=_SECONDS, what="it ends")
+        until_blocking(lambda: found()[0].ended is not None, what="it ends")
         (episode,) = found()
         assert episode.name == "TooHot room=attic"
         assert episode.pending is not None

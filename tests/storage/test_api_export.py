@@ -30,7 +30,7 @@ from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, exporting
 from tests.support.counted import changes, series
 
-SMALL = ExportPace(page_rows=10, patience_seconds=0.2)
+SMALL = ExportPace(page_rows=10)
 LARGE_TEXT = "x" * 20_000
 
 

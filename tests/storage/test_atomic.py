@@ -24,7 +24,6 @@ from tests.support.storedapi import FORBIDDEN, StoredApi, stored_api
 STORE = "/store/workflow"
 WHOLE = f"{STORE}?atomic=true"
 NDJSON = "application/x-ndjson"
-SECONDS = 30.0
 # The table refuses what validation has let through: by its name, the check is our own.
 CAN_NOT_HOLD = """
     ALTER TABLE datastorage.audit_records DROP CONSTRAINT audit_records_content_hash_check;
@@ -258,7 +257,7 @@ async def test_other_records_of_the_moment_neither_break_a_batch_nor_suffer_from
         api.storing.offer(*others(turn))
         results = tuple(await asyncio.gather(good(), bad(), good(), bad()))
         assert results == (50, 422, 50, 422)
-    await eventually(lambda: len(api.storing.outcomes) == 100, seconds=SECONDS)
+    await eventually(lambda: len(api.storing.outcomes) == 100)
     # 500 of the good batches and 50 of the cluster; the cluster's 50 bad ones are kept among the rejected.
     rows, claims, rejected = await api.counts()
     assert (rows, claims, rejected) == (550, 500, 50)
@@ -308,7 +307,7 @@ async def test_a_connection_that_is_lost_in_the_middle_leaves_all_or_none(api: S
     await api.owner.execute(SLEEPS)
     batch = [record(), record("slow"), record()]
     waiting = asyncio.create_task(api.post(WHOLE, encoded(*batch)))
-    pid = await until(lambda: backend_of(api), seconds=SECONDS, what="the insert is under way")
+    pid = await until(lambda: backend_of(api), what="the insert is under way")
     assert await api.counts() == (0, 0, 0)
     await api.owner.execute(
         "CREATE OR REPLACE FUNCTION public.somebody_s() RETURNS trigger LANGUAGE plpgsql AS"
@@ -326,7 +325,7 @@ async def test_a_batch_that_takes_too_long_is_not_acknowledged(database: Databas
     await owner.execute(SLEEPS)
     async with stored_api(database, owner, pace=submissions.Pace(commit_seconds=3.0)) as api:
         waiting = asyncio.create_task(api.post(WHOLE, encoded(record(), record("slow"))))
-        pid = await until(lambda: backend_of(api), seconds=SECONDS, what="the insert is under way")
+        pid = await until(lambda: backend_of(api), what="the insert is under way")
         answer = await waiting
         assert (answer.status, answer.json["code"]) == (503, "unavailable")
         assert "send the same request again" in answer.json["detail"]

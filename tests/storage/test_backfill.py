@@ -302,7 +302,7 @@ async def test_damaged_tables_leave_all_vectors_pending_until_they_are_mended(
     await stage.tables.model_id()
     await owner.execute("ALTER TABLE datastorage.embeddings_1 RENAME TO hidden")
     spawn(stage.backfill.run())
-    await eventually(lambda: not stage.dependencies.vector_store.serving, seconds=20)
+    await eventually(lambda: not stage.dependencies.vector_store.serving)
     assert await stage.depth() == 3
     await owner.execute("ALTER TABLE datastorage.hidden RENAME TO embeddings_1")
     await until_depth(stage, 0)
@@ -317,4 +317,4 @@ async def until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxStat
     async def reached() -> bool:
         return await stage.depth(state) == wanted
 
-    await eventually(reached, seconds=30)
+    await eventually(reached)

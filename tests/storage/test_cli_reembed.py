@@ -24,13 +24,22 @@ from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.reembedding import audits, expected_texts, store, texts_of
 
-_START_SECONDS = 60.0
 _FILL = """
     INSERT INTO datastorage.audit_records (
         uid, generation, created_at, namespace, name, content, content_hash)
     SELECT gen_random_uuid(), 1, '2026-03-01Z'::timestamptz + n * interval '1 s', 'payments', 'object-' || n,
         convert_to('{"spec":{"action":"restart","message":"disk ' || n || ' is full"}}', 'UTF8'), sha256('x')
     FROM generate_series(1, $1::int) AS n
+"""
+# The command stops in the middle, however quick it is, while a session holds the advisory lock.
+_HELD_UP = """
+    CREATE FUNCTION public.held_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT count(*) FROM datastorage.embedding_texts) >= 1000 THEN
+            PERFORM pg_advisory_xact_lock_shared(4711);
+        END IF;
+        RETURN NULL; END $$;
+    CREATE TRIGGER held_up BEFORE INSERT ON datastorage.embedding_texts
+        FOR EACH STATEMENT EXECUTE FUNCTION public.held_up();
 """
 
 
@@ -51,7 +60,7 @@ class Process:
         self._process.send_signal(number)
 
     async def says(self, text: str) -> None:
-        await eventually(lambda: text in self.said or self._reading.done(), seconds=_START_SECONDS)
+        await eventually(lambda: text in self.said or self._reading.done())
         assert text in self.said, self.said
 
     async def ends(self) -> tuple[int | None, str]:
@@ -139,14 +148,15 @@ async def test_it_continues_where_it_was_stopped(
 ) -> None:
     rows = 4000
     await fill(owner, rows)
+    await owner.execute(_HELD_UP)
     holder = await connect(cloned.owner_url)
+    await holder.execute("SELECT pg_advisory_lock(4711)")
     async with started(environment) as process:
 
         async def begun() -> bool:
             return await linked(owner) > 0
 
-        await eventually(begun, seconds=_START_SECONDS)
-        await holder.execute("BEGIN; LOCK TABLE datastorage.embedding_texts IN EXCLUSIVE MODE")
+        await eventually(begun)
         before = await linked(owner)
         process.signal(end)
         code, _ = await process.ends()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,9 +23,9 @@ from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
 
-SMALL = ExportPace(page_rows=3, max_span=5, patience_seconds=0.2)
-"""Many pages, and little patience with open transactions."""
-PATIENT = ExportPace(page_rows=3, max_span=5, patience_seconds=30)
+SMALL = ExportPace(page_rows=3, max_span=5, patience_seconds=60)
+"""Many pages, and patience with whatever writes to the archive beside a test."""
+IMPATIENT = replace(SMALL, patience_seconds=0.2)
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ async def test_an_export_resumes_after_any_of_its_lines(archive: Archive, export
 
 async def test_a_row_that_commits_late_is_waited_for(writers: Database) -> None:
     """Its position is before that of a row that was committed, exported and resumed from before."""
-    exports = ArchiveExports(ExportReader(writers, SMALL))
+    exports = ArchiveExports(ExportReader(writers, IMPATIENT))
     late = await Writer(writers, records("late")).added()
     early = await Writer(writers, records("early")).added()
     # No row is committed yet, so nothing may be missed.
@@ -173,7 +174,7 @@ async def test_a_row_that_commits_late_is_waited_for(writers: Database) -> None:
 
 async def test_an_export_goes_on_when_the_writers_have_ended(writers: Database) -> None:
     """Those that began later don't count, so that an export gets its turn under any load."""
-    reader = LookingReader(writers, PATIENT)
+    reader = LookingReader(writers, SMALL)
     exports = ArchiveExports(reader)
     late, undone = [await Writer(writers, records(name)).added() for name in ("late", "undone")]
     await (await Writer(writers, records("early")).added()).commit()
@@ -201,7 +202,7 @@ async def test_a_savepoint_that_is_undone_leaves_no_doubt(writers: Database) -> 
 async def test_the_union_of_resumed_exports_is_the_archive(writers: Database, owner: Any) -> None:
     """Ten writers commit in any order while one export after the other resumes, some of them broken off."""
     chance = random.Random(7)
-    exports = ArchiveExports(ExportReader(writers, PATIENT))
+    exports = ArchiveExports(ExportReader(writers, SMALL))
     found: list[str] = []
     token: str | None = None
     written = asyncio.Event()

@@ -25,6 +25,7 @@ from datastorage.storage.readonly import ONE_PLAN, OWN_PLAN, change_plan, readin
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
+from harness.polling import DEADLINE_SECONDS
 from harness.pooler import Pooler, pooler
 from harness.postgres import TestDatabase, connect
 from harness.proxy import FreezableProxy
@@ -32,7 +33,6 @@ from tests.support.archive import searchable
 from tests.support.ping import ping
 
 _SESSIONS = 3
-_PATIENCE_SECONDS = 20.0
 _LEFT_AFTER = """
     SELECT (SELECT count(*) FROM pg_prepared_statements) AS statements, current_setting('search_path')
         AS path, current_setting('jit') AS jit
@@ -161,11 +161,11 @@ async def test_an_address_of_both_a_pooler_and_a_server_keeps_no_statements(
     pooled: Pooler, cloned: TestDatabase
 ) -> None:
     async with _ByTurns(pooled.url, cloned.service_url) as proxy:
-        connector = Connector(statement_cache="auto", command_seconds=_PATIENCE_SECONDS)
+        connector = Connector(statement_cache="auto", command_seconds=DEADLINE_SECONDS)
         url = parse_url(proxy.url, "DATASTORAGE_DATABASE_URL")
         # It begins by keeping statements, and then without.
         for connections in (2, 5):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 session = await connector.connect(url, "PostgreSQL")
             assert proxy.connections == connections
             for number in range(5):

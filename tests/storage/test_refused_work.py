@@ -26,7 +26,6 @@ from tests.support.storing import Storing
 
 SLOW, GOOD = 2, 60
 MANY = 120  # together they take four times as long as a statement may
-PATIENCE = 60.0
 
 # Each row takes its time by the number in its action; what is named "bad" meets the rule that a test makes.
 _TRIGGER = """
@@ -81,7 +80,7 @@ async def test_a_batch_that_takes_too_long_is_made_smaller(
     await owner.execute(_TRIGGER.format(body=_SLEEPS))
     await limit(owner, cloned, "statement_timeout", "300ms")
     storing.offer(*(sleeping(0.01) for _ in range(MANY)))
-    await eventually(lambda: len(storing.outcomes) == MANY, seconds=PATIENCE)
+    await eventually(lambda: len(storing.outcomes) == MANY)
     assert set(storing.phases().values()) == {"StoredRecord"}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == MANY
     assert storing.breaker.reason is None
@@ -94,9 +93,9 @@ async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
     await limit(owner, cloned, "statement_timeout", "200ms")
     slow = [sleeping(30, name=f"slow-{n}") for n in range(SLOW)]
     storing.offer(*slow, *(audit_record() for _ in range(GOOD)), action_trace(), *slow)
-    await eventually(lambda: len(storing.outcomes) == GOOD + 1, seconds=PATIENCE)
+    await eventually(lambda: len(storing.outcomes) == GOOD + 1)
     storing.offer(audit_record(name="later"))
-    await eventually(lambda: "later" in storing.outcomes, seconds=PATIENCE)
+    await eventually(lambda: "later" in storing.outcomes)
     assert not {"slow-0", "slow-1"} & storing.phases().keys()
     assert storing.breaker.reason is None
 
@@ -108,10 +107,10 @@ async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
             and "statement timeout" in problem
         )
 
-    await eventually(reported, seconds=PATIENCE)
+    await eventually(reported)
     assert storing.idle  # a stop need not wait: the cluster has them
     await owner.execute(_HARMLESS)
-    await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
+    await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys())
     assert await storing.aside.problem() is None
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
 
@@ -136,13 +135,13 @@ async def test_a_rule_that_a_person_added_rejects_nothing(
     await owner.execute(rule)
     name = "bad" if said != "value too long" else "b" * 40
     storing.offer(audit_record(name=name), *(audit_record() for _ in range(GOOD)))
-    await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
+    await eventually(lambda: len(storing.outcomes) == GOOD)
     assert set(storing.phases().values()) == {"StoredRecord"}
 
     async def reported() -> bool:
         return said in (await storing.aside.problem() or "")
 
-    await eventually(reported, seconds=PATIENCE)
+    await eventually(reported)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
 
 
@@ -177,9 +176,9 @@ async def test_a_server_that_refuses_everything_is_waited_for(
 ) -> None:
     await owner.execute(breaks)
     storing.offer(*(audit_record() for _ in range(GOOD)), action_trace())
-    await eventually(lambda: said in (storing.breaker.reason or ""), seconds=PATIENCE)
+    await eventually(lambda: said in (storing.breaker.reason or ""))
     await owner.execute(mends)
-    await eventually(lambda: len(storing.outcomes) == GOOD + 1, seconds=PATIENCE)
+    await eventually(lambda: len(storing.outcomes) == GOOD + 1)
     assert set(storing.phases().values()) == {"StoredRecord"}
     assert storing.breaker.reason is None
 
@@ -190,9 +189,9 @@ async def test_a_locked_table_is_the_server_s_state(
     await limit(owner, cloned, "lock_timeout", "100ms")
     await owner.execute("BEGIN; LOCK TABLE datastorage.audit_records IN ACCESS EXCLUSIVE MODE")
     storing.offer(*(audit_record() for _ in range(GOOD)))
-    await eventually(lambda: "lock timeout" in (storing.breaker.reason or ""), seconds=PATIENCE)
+    await eventually(lambda: "lock timeout" in (storing.breaker.reason or ""))
     await owner.execute("ROLLBACK")
-    await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
+    await eventually(lambda: len(storing.outcomes) == GOOD)
     assert await storing.aside.problem() is None
 
 
@@ -203,7 +202,7 @@ async def test_many_records_that_break_a_rule_do_not_hold_up_others(storing: Sto
     )
     storing.offer(*(audit_record(name=f"bad-{n}") for n in range(1500)))
     storing.offer(audit_record(name="good"))
-    await eventually(lambda: "good" in storing.outcomes, seconds=PATIENCE)
+    await eventually(lambda: "good" in storing.outcomes)
     assert set(storing.outcomes) == {"good"}
 
 

@@ -429,7 +429,7 @@ async def test_the_command_can_be_stopped(
         )
         return found
 
-    await eventually(waits, seconds=60)
+    await eventually(waits)
     process.send_signal(signal.SIGTERM)
     _, err = await process.communicate()
     assert process.returncode == 143

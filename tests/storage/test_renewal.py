@@ -24,12 +24,13 @@ from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from harness.proxy import FreezableProxy
 
 _SETTING = "DATASTORAGE_DATABASE_URL"
-_RECOVERY_SECONDS = 10.0
+# Longer than any test waits: what waits for a silent server as long as for a statement never ends.
+_PATIENT = 10 * DEADLINE_SECONDS
 _POOL_SIZE = 4
 _DEFAULT_PACE = Pace()
 _CUT = """
@@ -104,7 +105,7 @@ async def test_settings_for_new_connections_leave_nothing_behind(
     # Too little time is no outage: other statements may be quicker.
     await eventually(lambda: words in (writer.breaker.reason or writer.breaker.refused or ""))
     await owner.execute(f"ALTER {whose} {cloned.name} RESET {name}")
-    async with asyncio.timeout(_RECOVERY_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await working
         await asyncio.gather(*(_work(writer) for _ in range(_POOL_SIZE)))
         await writer.store()
@@ -153,11 +154,11 @@ async def test_a_server_that_died_behind_a_proxy_costs_one_time_out(
 ) -> None:
     """The proxy keeps the connections open, and everything that is sent on them disappears."""
     async with FreezableProxy(cloned.service_url) as proxy:
-        writer = make(proxy.url, Pace(trusted_seconds=0.0, answer_seconds=0.5))
+        writer = make(proxy.url, Pace(command_seconds=_PATIENT, trusted_seconds=0.0, answer_seconds=0.5))
         await _all_pids(writer)
         proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
-        async with asyncio.timeout(_RECOVERY_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await writer.store()
         assert writer.breaker.reason is None
 
@@ -166,14 +167,14 @@ async def test_a_silence_during_work_does_not_delay_each_connection(
     cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
     async with FreezableProxy(cloned.service_url) as proxy:
-        writer = make(proxy.url, Pace(trusted_seconds=3600.0))
+        writer = make(proxy.url, Pace(command_seconds=_PATIENT, trusted_seconds=3600.0))
         await _all_pids(writer)
         proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await writer.archive.write([record_of(audit_record())])
-        async with asyncio.timeout(_RECOVERY_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await writer.store()
 
 
@@ -264,7 +265,7 @@ async def test_a_new_password_is_read_after_the_old_one_was_revoked(rotation: Ro
     storing = asyncio.create_task(writer.store())
     await eventually(lambda: "password authentication failed" in (writer.breaker.reason or ""))
     rotation.file.write_text(rotation.url("two") + "\n")
-    async with asyncio.timeout(_RECOVERY_SECONDS):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await storing
 
 

@@ -102,7 +102,7 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
     # Fewer vectors are tried with the next rows.
-    again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
+    again = await stage.writer.store([*records(COUNT + 5)[COUNT:]])
     assert WriteState.WRITTEN in {row.vector.state for row in again}
     assert stage.dependencies.vector_store.serving
 

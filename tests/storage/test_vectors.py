@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.database import Database, Pace
 from datastorage.storage.connection.sessions import NoVectorsError, Session
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.postgres import TestDatabase, connect
 
 WIDTH = 3
@@ -151,15 +151,16 @@ async def test_vectors_of_a_transaction_go_with_it(vectors: VectorTables, databa
 
 
 async def test_a_write_waits_for_nobody(database: Database, owner: Any) -> None:
-    vectors = tables_of(database, write_seconds=0.2)
-    await vectors.model_id()
+    patient, vectors = tables_of(database), tables_of(database, write_seconds=0.2)
+    for each in (patient, vectors):  # the first has time enough to make the tables
+        await each.model_id()
     await owner.execute("BEGIN; LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
     async with database.connection() as connection, connection.transaction():
         with pytest.raises(TransientError):
             await vectors.insert_in(connection, some_vectors(range(2)))
         assert await connection.fetchval("SELECT 1") == 1
     await owner.execute("ROLLBACK")
-    await vectors.insert(some_vectors(range(2)))
+    await patient.insert(some_vectors(range(2)))
 
 
 async def test_the_probe_fails_where_a_write_would(vectors: VectorTables, cloned: TestDatabase) -> None:
@@ -437,10 +438,13 @@ async def test_many_writers_of_a_missing_table_get_one_kind_of_error(
     await asyncio.gather(*(write() for _ in range(4)))
 
 
-async def test_a_locked_list_of_models_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+async def test_a_locked_list_of_models_holds_nothing_up_for_long(cloned: TestDatabase, owner: Any) -> None:
+    pace = Pace(command_seconds=10 * DEADLINE_SECONDS)
+    database = Database(cloned.service_url, pool_size=1, pace=pace)
     vectors = tables_of(database, write_seconds=0.2)
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embedding_models IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(TransientError):
                 await vectors.insert(some_vectors(range(3)))
+    await database.close()

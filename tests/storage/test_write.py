@@ -17,12 +17,13 @@ from datastorage.records.record import Record, StoredRecord, Text
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.records.vectorwrite import OutboxState, VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.database import Database, Pace
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, TextVectors, VectorTarget, distinct_texts
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
+from harness.polling import DEADLINE_SECONDS
 from harness.postgres import TestDatabase, TestDatabases
 from harness.proxy import FreezableProxy
 
@@ -186,8 +187,8 @@ async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damag
 
 
 async def test_a_locked_vector_table_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+    await Stage(database, database).tables.model_id()  # with time enough to make the tables
     one = Stage(database, database, write_seconds=0.2)
-    await one.tables.model_id()
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
         first, second = records(2), records(3)
@@ -296,12 +297,13 @@ async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
 ) -> None:
     proxy = FreezableProxy(other_server.service_url)
     async with proxy:
-        vectors = Database(proxy.url, pool_size=3, chain=VECTORS)
-        stage = Stage(database, vectors, timeout_seconds=0.3)
+        pace = Pace(command_seconds=10 * DEADLINE_SECONDS)
+        vectors = Database(proxy.url, pool_size=3, chain=VECTORS, pace=pace)
+        patient, stage = Stage(database, vectors), Stage(database, vectors, timeout_seconds=0.3)
         first, second = records(1), records(2)
-        assert states(await stage.write(first, vectors_of(first))) == [WriteState.WRITTEN]
+        assert states(await patient.write(first, vectors_of(first))) == [WriteState.WRITTEN]
         proxy.freeze()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             stored = await stage.write(second, vectors_of(second))
         assert WriteState.PENDING in states(stored)
         assert not stage.breaker.serving

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from datastorage.metrics import Verdict
 from datastorage.pipeline.createdobjects import CreatedObjects
@@ -13,9 +13,7 @@ from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from harness.objects import TTL_SECONDS, kind_of
-
-# What is taken out is in already, or comes within moments: a test that breaks must not wait for long.
-_PATIENCE_SECONDS: Final = 10.0
+from harness.polling import DEADLINE_SECONDS
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Entrance:
 
     async def take(self, items: int = 1000, size: int = 2**30) -> list[WorkItem]:
         """Take a batch out as the committer does. Raises TimeoutError where nothing comes."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.intake.take(max_items=items, max_bytes=size, linger_seconds=0)
 
     async def take_names(self, items: int = 1000, size: int = 2**30) -> list[str]:

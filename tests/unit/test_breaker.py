@@ -11,7 +11,7 @@ import pytest
 from datastorage import metrics
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.resilience.breaker import Breaker, Pace
-from harness.polling import eventually, settle
+from harness.polling import DEADLINE_SECONDS, eventually, settle
 from tests.support.fakes import Probe
 from tests.support.pace import AT_ONCE
 from tests.support.tasks import Spawn
@@ -83,7 +83,7 @@ async def test_an_error_that_waiting_does_not_cure_ends_the_wait() -> None:
 
     breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     with pytest.raises(ConfigurationError, match="the certificate is gone"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await breaker.run(operation)
     await breaker.close()
 

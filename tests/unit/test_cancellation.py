@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from datastorage.resilience.cancellation import cancellation_kept, end_tasks
+from harness.polling import DEADLINE_SECONDS
 
 
 async def _swallows() -> None:
@@ -78,7 +79,7 @@ async def test_a_task_that_has_swallowed_its_cancellation_is_cancelled_again() -
 
     tasks = [asyncio.create_task(hard_of_hearing()), asyncio.create_task(fails())]
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await end_tasks(tasks, seconds_a_try=0.5)
     assert all(task.done() for task in tasks)
 
@@ -93,7 +94,7 @@ async def test_a_task_that_never_ends_is_left_and_named(caplog: pytest.LogCaptur
 
     task = asyncio.create_task(deaf(), name="deaf")
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await end_tasks([task], seconds_a_try=0.01)
     assert [record.getMessage() for record in caplog.records] == [
         "The task deaf does not end and is left running"

@@ -18,7 +18,6 @@ from datastorage.errors import ConfigurationError
 from harness.polling import until
 from harness.servingcertificates import Authority, MountedSecret, Pair
 
-DEADLINE_SECONDS = 30.0
 PACE = CertificatePace(look_seconds=0.02)
 AUTHORITY = Authority()
 
@@ -60,10 +59,10 @@ class Mounted:
         async def is_shown() -> bool:
             return shown(self.certificate) == der(wanted)
 
-        await until(is_shown, seconds=DEADLINE_SECONDS, what="the new certificate is shown")
+        await until(is_shown, what="the new certificate is shown")
 
     async def until_refused(self) -> str:
-        return await until(self.certificate.problem, seconds=DEADLINE_SECONDS, what="a problem")
+        return await until(self.certificate.problem, what="a problem")
 
 
 @pytest_asyncio.fixture

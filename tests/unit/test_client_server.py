@@ -29,6 +29,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.query.filters import Filter
+from harness.polling import DEADLINE_SECONDS
 from harness.ports import free_port
 from harness.servingcertificates import Authority
 from tests.support.answering import Answering, answering
@@ -133,7 +134,7 @@ async def test_a_question_is_put_again_while_the_server_is_busy(remote: Answerin
 
 async def test_a_server_that_asks_for_a_longer_pause_is_not_waited_for(remote: Answering) -> None:
     remote.problem(503, "unavailable", "PostgreSQL is away", Retry_After="3600")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         with pytest.raises(TransientError, match="PostgreSQL is away"):
             await ask(remote)
     assert len(remote.requests) == 1

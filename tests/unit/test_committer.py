@@ -81,7 +81,7 @@ async def test_one_bad_record_is_isolated_on_a_real_database(
     storing = Storing(RowWriter(archive), breaker, RejectedRecords(database))
     storing.offer(*bodies)
     spawn(storing.run())
-    await eventually(lambda: len(storing.outcomes) == BATCH, seconds=30)
+    await eventually(lambda: len(storing.outcomes) == BATCH)
     assert_only_the_bad_one_was_rejected(storing.outcomes)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == BATCH - 1
     row = await owner.fetchrow("SELECT * FROM datastorage.rejected_objects")

@@ -22,7 +22,7 @@ from tests.support.embedding import DIMENSIONS, MODEL, FakeProvider, vector_of
 from tests.support.pace import AT_ONCE, NEVER
 
 PATIENCE = 30.0  # never reached
-IMPATIENCE = 0.02
+IMPATIENCE = 0.2  # a call has begun by then on a busy machine, too
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_a_slow_provider_counts_as_away_and_its_call_is_ended(
 ) -> None:
     provider.never_answers = True
     embeddings = await embed(embedder, "a", timeout_seconds=IMPATIENCE)
-    assert str(embeddings.error) == "fake/tiny gave no answer within 0.02 s"
+    assert str(embeddings.error) == "fake/tiny gave no answer within 0.2 s"
     assert provider.cancelled == 1
     assert not breaker.serving
 

@@ -16,7 +16,7 @@ from datastorage.pipeline.groups import Groups, Pace
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from harness.objects import audit_record, record_of
-from harness.polling import settle
+from harness.polling import DEADLINE_SECONDS, settle
 from tests.support.fakes import STORED_AT
 from tests.support.tasks import Spawn
 
@@ -114,7 +114,7 @@ async def test_without_an_answer_about_single_records_the_reason_stands_alone(
 
 
 async def test_a_stop_waits_for_the_groups_under_way(writer: Writer, groups: Groups, spawn: Spawn) -> None:
-    await asyncio.wait_for(groups.finished(), 1)
+    await asyncio.wait_for(groups.finished(), DEADLINE_SECONDS)
     writer.gate.clear()
     waiting = [spawn(groups.store(group("a"))) for _ in range(Pace().at_once + 1)]
     await settle()

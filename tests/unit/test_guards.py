@@ -192,6 +192,6 @@ async def test_a_guard_that_is_back_is_noticed(bench: Bench, spawn: Spawn) -> No
     async def has_none() -> bool:
         return not await has_problem()
 
-    await until(has_problem, seconds=10, what="the guard is missed")
+    await until(has_problem, what="the guard is missed")
     bench.objects[BINDING, DELETION] = SHIPPED[BINDING, DELETION]
-    await until(has_none, seconds=10, what="the guard is back")
+    await until(has_none, what="the guard is back")

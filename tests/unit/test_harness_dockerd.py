@@ -165,11 +165,9 @@ def test_a_start_waits_until_a_stop_has_taken_everything_away(
     other = daemon_of(root)
     with ThreadPoolExecutor() as threads:
         stopping = threads.submit(daemon.stop, force=True)
-        until_blocking(lambda: daemon.pid is None, seconds=60, what="the first one has ended")
+        until_blocking(lambda: daemon.pid is None, what="the first one has ended")
         starting = threads.submit(other.start_if_needed)
-        until_blocking(
-            lambda: "starts or stops dockerd" in capsys.readouterr().err, seconds=60, what="the start waits"
-        )
+        until_blocking(lambda: "starts or stops dockerd" in capsys.readouterr().err, what="the start waits")
         (root / "go").touch()
         stopping.result()
         assert starting.result()
@@ -213,7 +211,7 @@ def test_the_data_of_a_killed_one_are_removed(root: Path) -> None:
     pid = daemon.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until_blocking(lambda: daemon.pid is None, seconds=60, what="it has ended")
+    until_blocking(lambda: daemon.pid is None, what="it has ended")
     daemon.stop()
     assert not image.exists()
     assert not is_left(root)
@@ -225,12 +223,12 @@ def test_the_data_of_one_that_had_to_be_killed_are_removed(root: Path) -> None:
     pace = replace(PACE, stop_seconds=0.2)
     daemon = daemon_of(root, pace=pace)
     daemon.start_if_needed()
-    until_blocking(lambda: daemon.log.read_bytes() != b"", seconds=60, what="it does not hear SIGTERM")
+    until_blocking(lambda: daemon.log.read_bytes() != b"", what="it does not hear SIGTERM")
     image = root / "data/image"
     image.touch()
     with suppress(DockerError):  # a busy machine may take longer than this to end it
         daemon.stop()
-    until_blocking(lambda: daemon.pid is None, seconds=60, what="it has ended")
+    until_blocking(lambda: daemon.pid is None, what="it has ended")
     daemon.stop()
     assert not image.exists()
     assert not is_left(root)

@@ -24,6 +24,6 @@ def test_a_command_has_ended_with_its_block(tmp_path: Path) -> None:
     """Whoever leaves early leaves nothing behind."""
     file = tmp_path / "pid"
     with Running(["sh", "-c", 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 300', str(file)], "sleeping"):
-        until_blocking(file.exists, seconds=60, what="the command runs")
+        until_blocking(file.exists, what="the command runs")
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)

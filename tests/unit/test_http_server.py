@@ -15,12 +15,11 @@ from starlette.routing import Route
 
 from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.ports import free_port
 from tests.support.counted import changes
 from tests.support.serving import serving
 
-DEADLINE_SECONDS = 30.0
 WHOLE = b"GET /quick HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
@@ -146,8 +145,8 @@ async def test_an_answer_that_is_not_read_is_not_waited_for() -> None:
         writer.close()
 
 
-async def test_a_connection_may_have_requests_one_after_the_other_and_then_ends() -> None:
-    async with served(Limits(idle_seconds=1)) as bench:
+async def test_a_connection_may_have_requests_one_after_the_other() -> None:
+    async with served(Limits(idle_seconds=1_000)) as bench:
         reader, writer = await bench.connect()
         for _ in range(3):
             writer.write(WHOLE)
@@ -155,7 +154,16 @@ async def test_a_connection_may_have_requests_one_after_the_other_and_then_ends(
             assert head.startswith(b"HTTP/1.1 200 OK")
             assert b"server:" not in head.lower()
             assert await reader.readexactly(4) == b"done"
-        assert await ended(reader) == b""
+        writer.close()
+
+
+async def test_a_connection_without_a_further_request_ends() -> None:
+    async with served(Limits(stage_seconds=1_000, idle_seconds=1)) as bench:
+        reader, writer = await bench.connect()
+        writer.write(WHOLE)
+        answer = await ended(reader)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert answer.endswith(b"done")
         writer.close()
 
 

@@ -12,10 +12,10 @@ from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.leases import Leases, LeaseState
 from datastorage.kube.transport import Transport
 from harness.apiserver import FakeApiServer
+from harness.polling import DEADLINE_SECONDS
 from harness.proxy import silent_server
 
 _PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
-_SECONDS = 5.0
 _STATE = LeaseState(
     "pod_1",
     15,
@@ -41,14 +41,14 @@ async def leases(server: FakeApiServer) -> AsyncIterator[Leases]:
 
 async def test_a_lease_is_read_as_it_was_written(server: FakeApiServer, leases: Leases) -> None:
     server.answer(201, {"metadata": {"resourceVersion": "7"}, "spec": {"holderIdentity": "pod_1"}})
-    assert (await leases.put("shard-0", _STATE, seconds=_SECONDS)).version == "7"
+    assert (await leases.put("shard-0", _STATE, seconds=DEADLINE_SECONDS)).version == "7"
     (written,) = server.requests
     assert (written.method, written.path) == ("POST", _PATH)
     assert written.body["metadata"]["name"] == "shard-0"
 
     written.body["metadata"]["resourceVersion"] = "7"
     server.answer(200, written.body)
-    read = await leases.get("shard-0", seconds=_SECONDS)
+    read = await leases.get("shard-0", seconds=DEADLINE_SECONDS)
     assert read is not None
     assert read == replace(_STATE, version="7")
 
@@ -56,7 +56,7 @@ async def test_a_lease_is_read_as_it_was_written(server: FakeApiServer, leases: 
 async def test_a_write_names_the_version_that_it_replaces(server: FakeApiServer, leases: Leases) -> None:
     server.answer(200, {"metadata": {"resourceVersion": "8"}, "spec": {}})
     state = replace(_STATE, version="7", requested_by="", offered=False)
-    await leases.put("shard-0", state, seconds=_SECONDS)
+    await leases.put("shard-0", state, seconds=DEADLINE_SECONDS)
     (written,) = server.requests
     assert (written.method, written.path) == ("PUT", f"{_PATH}/shard-0")
     assert written.body["metadata"]["resourceVersion"] == "7"
@@ -65,7 +65,7 @@ async def test_a_write_names_the_version_that_it_replaces(server: FakeApiServer,
 
 async def test_metadata_of_others_is_written_back(server: FakeApiServer, leases: Leases) -> None:
     server.answer(201, {"metadata": {"resourceVersion": "7"}, "spec": {}})
-    await leases.put("shard-0", _STATE, seconds=_SECONDS)
+    await leases.put("shard-0", _STATE, seconds=DEADLINE_SECONDS)
     metadata = server.requests[-1].body["metadata"]
     metadata["resourceVersion"] = "7"
     metadata["labels"]["team"] = "storage"
@@ -74,10 +74,10 @@ async def test_metadata_of_others_is_written_back(server: FakeApiServer, leases:
     metadata["managedFields"] = [{"manager": "somebody"}]
     answer = {"metadata": metadata, "spec": {"holderIdentity": "pod_1"}}
     server.answer(200, answer)
-    found = await leases.get("shard-0", seconds=_SECONDS)
+    found = await leases.get("shard-0", seconds=DEADLINE_SECONDS)
     assert found is not None
     server.answer(200, answer)
-    await leases.put("shard-0", replace(found, requested_by="", offered=False), seconds=_SECONDS)
+    await leases.put("shard-0", replace(found, requested_by="", offered=False), seconds=DEADLINE_SECONDS)
     written = server.requests[-1].body["metadata"]
     assert written["labels"] == {"app.kubernetes.io/name": "datastorage", "team": "storage"}
     assert written["annotations"] == {"note": "seen"}
@@ -91,10 +91,12 @@ async def test_what_somebody_wrote_by_hand_is_written_back_as_the_api_server_tak
     spec = {"leaseDurationSeconds": None, "leaseTransitions": 2**31 - 1, "acquireTime": None}
     metadata = {"resourceVersion": "7", "annotations": ["odd"]}
     server.answer(200, {"metadata": metadata, "spec": spec})
-    found = await leases.get("shard-0", seconds=5)
+    found = await leases.get("shard-0", seconds=DEADLINE_SECONDS)
     assert found is not None
     server.answer(200, {"metadata": metadata, "spec": spec})
-    await leases.put("shard-0", replace(found, holder="a", transitions=found.transitions + 1), seconds=5)
+    await leases.put(
+        "shard-0", replace(found, holder="a", transitions=found.transitions + 1), seconds=DEADLINE_SECONDS
+    )
     assert server.requests[-1].body["spec"] == {
         "holderIdentity": "a", "leaseDurationSeconds": 1, "leaseTransitions": 2**31 - 1,
     }  # fmt: skip
@@ -102,7 +104,7 @@ async def test_what_somebody_wrote_by_hand_is_written_back_as_the_api_server_tak
 
 async def test_a_missing_lease_is_none(server: FakeApiServer, leases: Leases) -> None:
     server.answer(404, {"kind": "Status", "details": {"name": "shard-0", "kind": "leases"}})
-    assert await leases.get("shard-0", seconds=_SECONDS) is None
+    assert await leases.get("shard-0", seconds=DEADLINE_SECONDS) is None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ async def test_a_refused_write_is_an_error(
 ) -> None:
     server.refuse(status, "no")
     with pytest.raises(error, match=r"^Lease system/shard-0: "):
-        await leases.put("shard-0", _STATE, seconds=_SECONDS)
+        await leases.put("shard-0", _STATE, seconds=DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("body", [{}, {"metadata": {}}, {"metadata": {"resourceVersion": "1"}, "spec": None}])
@@ -123,7 +125,7 @@ async def test_an_answer_that_is_no_lease_does_no_harm(
 ) -> None:
     server.answer(200, body)
     try:
-        read = await leases.get("shard-0", seconds=_SECONDS)
+        read = await leases.get("shard-0", seconds=DEADLINE_SECONDS)
     except ClusterError:
         return
     assert read is not None

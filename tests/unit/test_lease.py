@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datastorage.errors import ClusterUnavailableError, ForbiddenError, ObjectChangedError
 from datastorage.kube.leases import LeaseState
 from datastorage.pipeline.lease import Lease, Pace
-from harness.polling import settle
+from harness.polling import DEADLINE_SECONDS, settle
 
 _PACE = Pace(attempt_seconds=0.05)
 
@@ -237,7 +237,7 @@ async def test_a_lease_is_handed_over_to_a_process_that_asks_for_it() -> None:
     await asyncio.sleep(0)
     assert await holder.attempt() == 0.0, "its renewal meets the request"
     await holder.attempt()
-    await asyncio.wait_for(lost, 5)
+    await asyncio.wait_for(lost, DEADLINE_SECONDS)
     await holder.attempt()
     await third.attempt()
     await other.attempt()
@@ -517,9 +517,9 @@ async def test_waiting_for_the_lease_and_for_its_end() -> None:
     await asyncio.sleep(0)
     assert not held.done()
     await lease.attempt()
-    await asyncio.wait_for(held, 5)
+    await asyncio.wait_for(held, DEADLINE_SECONDS)
     clock.now += _PACE.deadline_seconds
-    await asyncio.wait_for(lease.until_lost(), 5)
+    await asyncio.wait_for(lease.until_lost(), DEADLINE_SECONDS)
 
 
 _STEPS = st.lists(

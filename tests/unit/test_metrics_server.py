@@ -6,10 +6,9 @@ import pytest
 
 from datastorage.api.app import metrics_server
 from datastorage.api.health import health_routes
+from harness.polling import DEADLINE_SECONDS
 from harness.ports import free_port
 from tests.support.serving import serving
-
-DEADLINE_SECONDS = 10.0
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ async def test_what_is_left_to_another_process_is_taken_in_only_as_a_last_copy(e
 
 
 async def test_a_batch_waits_a_moment_for_more_items(entrance: Entrance, spawn: Spawn) -> None:
-    batch = spawn(entrance.intake.take(max_items=3, max_bytes=2**30, linger_seconds=0.05))
+    batch = spawn(entrance.intake.take(max_items=3, max_bytes=2**30, linger_seconds=1.0))
     await settle()
     for _ in range(3):
         entrance.offer(audit_record())

@@ -24,11 +24,11 @@ from datastorage.logs import configure_logging
 from datastorage.metrics import Method
 from datastorage.tracing import NO_TRACES, Traces, open_traces
 from harness.collector import Collector
+from harness.polling import DEADLINE_SECONDS
 from harness.ports import free_port
 from tests.support.counted import changes, series
 from tests.support.serving import serving
 
-DEADLINE_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"

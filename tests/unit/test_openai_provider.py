@@ -47,6 +47,7 @@ from harness.embeddings import (
     silence,
     status,
 )
+from harness.polling import DEADLINE_SECONDS
 
 DIMENSIONS = 4
 KEY = "sk-very-secret"
@@ -266,7 +267,7 @@ async def test_an_endless_answer_is_cut_off(service: OpenAIService, make: Make) 
     endless = Endless()
     service.behaviours = [endless]
     assert "far more than vectors" in await fails(make())
-    await asyncio.wait_for(endless.ended.wait(), 10)
+    await asyncio.wait_for(endless.ended.wait(), DEADLINE_SECONDS)
     assert endless.sent < 32 * 2**20
 
 

@@ -31,9 +31,9 @@ import asyncio, time
 from datastorage.runtime.processend import LastResort
 
 async def main():
-    with LastResort(0.1) as last_resort:
+    with LastResort(1.0) as last_resort:
         last_resort.arm()
-    time.sleep(1)
+    time.sleep(2)
 
 asyncio.run(main())
 print("still there")

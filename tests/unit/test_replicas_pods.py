@@ -76,7 +76,7 @@ class Kubectl:
         """End the forwarding to a pod, as a restart of its container does."""
         up = self.folder / f"up-{name}"
         # It comes after more lines than a pipe holds, so somebody has to read them.
-        await eventually(up.exists, seconds=30)
+        await eventually(up.exists)
         up.unlink()
 
 
@@ -142,7 +142,7 @@ async def test_a_forwarding_that_has_ended_is_begun_again_and_a_pod_that_is_gone
         assert (await watching.look()).answering == 2
         [first] = [child for child in _forwarding() if "pod/a" in child.cmdline()]
         await kubectl.cut("a")
-        await until(lambda: _has_ended(first), seconds=30, what="the forwarding has ended")
+        await until(lambda: _has_ended(first), what="the forwarding has ended")
         kubectl.set(_pod("a"), a=port)
         look = await watching.look()
         assert [replica.name for replica in look.replicas] == ["a"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import jittered, repeat
+from harness.polling import DEADLINE_SECONDS
 
 LONG = 3600.0
-DEADLINE_SECONDS = 10.0
 
 
 async def test_a_signal_that_was_set_before_is_seen_once() -> None:

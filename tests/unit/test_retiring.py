@@ -20,7 +20,7 @@ async def test_a_retired_client_is_closed_later() -> None:
     retired, soon, later = RetiredClients(), Client(), Client()
     retired.add(later.close, after_seconds=NEVER)
     retired.add(soon.close, after_seconds=0.0)
-    await eventually(lambda: soon.closed == 1, seconds=30.0)
+    await eventually(lambda: soon.closed == 1)
     assert later.closed == 0
     await retired.close()
     assert (soon.closed, later.closed) == (1, 1)

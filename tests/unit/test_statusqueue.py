@@ -10,7 +10,7 @@ from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import StoredRecord
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from harness.objects import action_trace, audit_record, key_of_body, kind_of
-from harness.polling import settle
+from harness.polling import DEADLINE_SECONDS, settle
 from tests.support.fakes import STORED_AT
 from tests.support.tasks import Spawn
 
@@ -65,5 +65,5 @@ async def test_an_update_whose_wait_for_room_is_cancelled_is_not_waited_for() ->
     await queue.get(AUDIT_RECORD)
     queue.written()
     assert queue.idle
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         await queue.put(update_of(audit_record()))  # the room is free again

@@ -140,7 +140,7 @@ async def test_nothing_is_taken_without_room(entrance: Entrance, spawn: Spawn) -
     ("is_away", "words"), [(False, "the commit takes too long"), (True, "no connection")]
 )
 async def test_a_commit_that_takes_too_long_is_not_acknowledged(*, is_away: bool, words: str) -> None:
-    entrance = Entrance(pace=Pace(commit_seconds=0.05))
+    entrance = Entrance(pace=Pace(commit_seconds=1.0))  # PostgreSQL has to go away within it
     entrance.submissions.open()
     waiting = asyncio.create_task(entrance.submissions.store([record()]))
     [item] = await entrance.take()

@@ -22,13 +22,12 @@ from datastorage.api.certificate import CertificatePace, ServingCertificate
 from datastorage.api.handshakes import HandshakeLimits
 from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
-from harness.polling import until
+from harness.polling import DEADLINE_SECONDS, until
 from harness.ports import free_port
 from harness.servingcertificates import Authority, MountedSecret, Pair
 from tests.support.counted import changes
 from tests.support.serving import serving
 
-DEADLINE_SECONDS = 30.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 AUTHORITY = Authority()
 
@@ -148,7 +147,7 @@ async def test_the_certificate_is_replaced_under_traffic(tmp_path: Path) -> None
                 connection[1].close()
                 return seen(connection) == der(fresh)
 
-            await until(is_shown, seconds=DEADLINE_SECONDS, what="the new certificate is shown")
+            await until(is_shown, what="the new certificate is shown")
         stop.set()
         await traffic
         assert answers > 0

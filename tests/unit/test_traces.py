@@ -461,7 +461,7 @@ async def sending(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Collec
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # the collector answers at once
         async with open_traces() as traces:
             yield collector, traces
 
@@ -497,7 +497,7 @@ async def test_spans_that_the_collector_did_not_take_count_as_failed(
     async def shown() -> bool:
         return await traces.problem() == problem
 
-    await until(shown, seconds=20, what="the problem is shown")
+    await until(shown, what="the problem is shown")
     assert spans_that_are(metrics.SpanOutcome.SENT) == sent
     assert spans_that_are(metrics.SpanOutcome.FAILED) == failed + 1
 
@@ -510,7 +510,7 @@ async def test_an_endless_answer_is_not_read(sending: tuple[Collector, Traces]) 
         make_span(traces)
         return collector.requests >= 3
 
-    await until(asked, seconds=20, what="the exporter goes on")
+    await until(asked, what="the exporter goes on")
     assert collector.endless_bytes < 3 * 16 * 1024 * 1024, "no more than what sockets hold"
 
 
@@ -541,7 +541,7 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
         return collector.requests >= times
 
     caplog.set_level(logging.INFO)
-    await until(lambda: asked(3), seconds=20, what="three exports have failed")
+    await until(lambda: asked(3), what="three exports have failed")
     assert await traces.problem() == "the collector answers with 401"
     collector.status = 200
 
@@ -549,9 +549,9 @@ async def test_a_refusing_collector_is_logged_once_and_shown(
         make_span(traces)
         return await traces.problem() is None
 
-    await until(works, seconds=20, what="an export has succeeded")
+    await until(works, what="an export has succeeded")
     sent = collector.requests
-    await until(lambda: asked(sent + 3), seconds=20, what="further exports have succeeded")
+    await until(lambda: asked(sent + 3), what="further exports have succeeded")
     assert await traces.problem() is None
     assert [entry.getMessage() for entry in caplog.records] == [
         "Traces can't be sent; until they can, spans are dropped",
@@ -601,16 +601,17 @@ async def test_the_authority_of_the_collector_goes_before_that_of_others(
             async def refused() -> bool:
                 return "certificate verify failed" in (await traces.problem() or "")
 
-            await until(refused, seconds=20, what="the certificate is refused")
+            await until(refused, what="the certificate is refused")
         assert not collector.spans
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ours"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
         async with open_traces() as traces:
             make_span(traces)
 
             async def taken() -> bool:
                 return len(collector.spans) == 1
 
-            await until(taken, seconds=20, what="the span is taken")
+            await until(taken, what="the span is taken")
 
 
 async def test_a_missing_file_of_authorities_is_named(
