@@ -99,7 +99,7 @@ def _print_missing(missing: Missing, model: str) -> None:
 
 
 def _print_done(progress: Progress, model: str) -> int:
-    typer.echo(f"records given a text: {progress.given_text:,}")
+    typer.echo(f"records that had no text and have one now: {progress.given_text:,}")
     typer.echo(f"vectors of {model} made: {progress.embedded:,}")
     note_named("records left as they are", progress.skipped, progress.skipped_named)
     note_named("texts refused", progress.refused, progress.refused_named)
