@@ -651,6 +651,8 @@ async def test_excluded_words_are_not_found(archive: SearchableArchive, mode: Se
     assert sorted(found) == ["carts", "workers"]
     found = names(await archive.ask.search('memory -carts -"reached by the first"', mode=mode))
     assert found == ["checkout"]
+    found = names(await archive.ask.search('memory limit -the -"of the"', mode=mode))
+    assert sorted(found) == ["carts", "checkout", "workers"], "these words are in no index"
     with pytest.raises(InvalidQueryError, match="only words to leave out"):
         await archive.ask.search("-memory", mode=mode)
 
