@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -18,6 +19,7 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
 from datastorage.storage.clues import ClueLimits
@@ -283,6 +285,27 @@ async def test_records_to_leave_out_do_not_shorten_the_page(
     )
     result = await either.ask.search("memory limit -postgres", mode=mode, limit=5)
     assert sorted(names(result)) == [f"o{n}" for n in range(5)]
+
+
+async def test_a_question_is_read_once_however_far_a_search_looks(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a long one takes a quarter of a second."""
+    await archive.put(*(said("restart", f"memory limit postgres x{n}") for n in range(110)))
+    calls: Counter[str] = Counter()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            calls[function.__name__] += 1
+            return function(*given, **named)
+
+        return call
+
+    for function in (wording, without_excluded):
+        monkeypatch.setattr(f"datastorage.query.search.{function.__name__}", counted(function))
+    monkeypatch.setattr(Nearest, "nearest", counted(Nearest.nearest))
+    await archive.ask.search("memory limit -postgres", limit=5)
+    assert calls == {"wording": 1, "without_excluded": 1, "nearest": 2}
 
 
 async def test_a_record_that_both_searches_find_is_shown_once(archive: SearchableArchive) -> None:
