@@ -11,20 +11,14 @@ from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
+from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to, with_conditions
 from datastorage.storage.matches import Background, Match, Near, Similarities
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
-_COUNT: Final = ShapedStatement("""
-    SELECT count(*) FROM (
-        SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
-        UNION ALL
-        SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
-        LIMIT $1) AS some_rows
-""")
+_COUNT: Final = ShapedStatement(count_up_to("$1"))
 # The newest records of a text, $1 at most. The statement around it provides "near", which has the text_hash.
 # Of several in one second, the same are taken wherever PostgreSQL has put them.
 _THEIR_RECORDS: Final = """

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, ShapedStatement
+from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to
 from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
@@ -44,11 +44,7 @@ _FORMS: Final = ShapedStatement(f"""
         newest, apart,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
-        (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
-            UNION ALL
-            SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
-            LIMIT $4) AS some_rows) AS total
+        ({count_up_to("$4")}) AS total
     FROM pace, forms LEFT JOIN synonyms USING (form), LATERAL (
         SELECT count(*) FILTER (WHERE search @@ form) AS rows,
             count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
