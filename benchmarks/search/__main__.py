@@ -54,7 +54,7 @@ from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 from harness.objects import served
 from harness.onnxmodel import minilm_folder
@@ -110,7 +110,7 @@ def main() -> int:
     return 1 if worse else 0
 
 
-async def _measure(models: Sequence[str], synonyms: Groups) -> list[Asked]:
+async def _measure(models: Sequence[str], synonyms: SynonymGroups) -> list[Asked]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
@@ -126,7 +126,7 @@ async def _measure(models: Sequence[str], synonyms: Groups) -> list[Asked]:
     return list(itertools.chain.from_iterable(await _with_each(models, records, ask)))
 
 
-async def _figures_of_scales(models: Sequence[str], synonyms: Groups) -> dict[Scale, list[float]]:
+async def _figures_of_scales(models: Sequence[str], synonyms: SynonymGroups) -> dict[Scale, list[float]]:
     """Return the nDCG of each question of the first part with each scale: the mean over the models."""
     records = load_records()
     questions = [question for question in load_questions(records) if question.part is Part.FIRST]

@@ -17,7 +17,7 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.schema import ARCHIVE
 from datastorage.storage.summaries import Summaries
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 
 
@@ -43,7 +43,7 @@ def opened_archive(database: Database, queries: ArchiveQueries) -> OpenedArchive
 
 
 def build_queries(
-    database: Database, meaning: Meaning | None = None, *, synonyms: Groups = ()
+    database: Database, meaning: Meaning | None = None, *, synonyms: SynonymGroups = ()
 ) -> ArchiveQueries:
     """Return the queries of the archive in ``database``. Nothing connects before the first query.
 

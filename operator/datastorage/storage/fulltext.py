@@ -23,7 +23,7 @@ from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import QuestionForms, QuestionWords
 from datastorage.storage.ranking import Ranking
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
 
 _PHRASES: Final = f"""
@@ -61,7 +61,7 @@ class FullText:
         self,
         database: Database,
         *,
-        synonyms: Groups = (),
+        synonyms: SynonymGroups = (),
         limits: RankLimits = RankLimits(),
         clue_limits: ClueLimits = ClueLimits(),
     ) -> None:

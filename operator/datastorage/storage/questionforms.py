@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to
-from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
+from datastorage.storage.synonyms import SynonymGroups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
@@ -113,7 +113,7 @@ class QuestionWords:
 class QuestionForms:
     """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: SynonymGroups) -> None:
         """``groups`` are the synonyms."""
         self._groups = groups
         self._index: SynonymIndex | None = None
