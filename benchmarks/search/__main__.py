@@ -53,7 +53,7 @@ from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.hits import HitReader
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 from harness.objects import served
@@ -134,13 +134,13 @@ async def _figures_of_scales(models: Sequence[str], synonyms: SynonymGroups) -> 
 
     async def ask(model: str, store: Store, ids: Mapping[str, str]) -> list[list[float]]:
         assert store.vectors is not None, "_fill has checked it"
-        reader = ArchiveReader(store.database)
+        hits = HitReader(store.database)
         full_text = FullText(store.database, synonyms=synonyms)
         meaning = by_meaning(store.database, store.vectors.embedder)
         criteria = Filter().criteria()
         rows = []
         for scale in _SCALES:
-            searcher = Searcher(reader, full_text, meaning, scale=scale)
+            searcher = Searcher(hits, full_text, meaning, scale=scale)
             rankings = [
                 await _ranking(
                     searcher.search(each.text, criteria, mode=SearchMode.HYBRID, limit=_AT, flat=False), ids

@@ -14,6 +14,7 @@ from datastorage.storage.clock import time_in
 from datastorage.storage.connection.database import Database
 from datastorage.storage.export import ExportReader
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.schema import ARCHIVE
 from datastorage.storage.summaries import Summaries
@@ -49,6 +50,5 @@ def build_queries(
 
     Without ``meaning`` there is no search by meaning; without ``synonyms`` a search by words knows none.
     """
-    reader = ArchiveReader(database)
-    searcher = Searcher(reader, FullText(database, synonyms=synonyms), meaning)
-    return ArchiveQueries(reader, searcher, Summaries(database))
+    searcher = Searcher(HitReader(database), FullText(database, synonyms=synonyms), meaning)
+    return ArchiveQueries(ArchiveReader(database), searcher, Summaries(database))

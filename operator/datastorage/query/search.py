@@ -17,8 +17,8 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
-from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # as in storage/matches.py
@@ -96,7 +96,7 @@ class Searcher:
 
     def __init__(
         self,
-        reader: ArchiveReader,
+        hits: HitReader,
         full_text: FullText,
         meaning: Meaning | None,
         *,
@@ -110,7 +110,7 @@ class Searcher:
         """
         self._scale = scale
         self._embedding_seconds = embedding_seconds
-        self._reader = reader
+        self._hits = hits
         self._full_text = full_text
         self._meaning = meaning
 
@@ -193,7 +193,7 @@ class Searcher:
         """Return records of each incident, without those that the question excludes."""
         if not incidents:
             return {}
-        found = await self._reader.correlated(incidents, criteria, limit=_OF_INCIDENT)
+        found = await self._hits.correlated(incidents, criteria, limit=_OF_INCIDENT)
         _, excluded = await question.read(without_excluded)
         if not excluded:
             return found
@@ -209,7 +209,7 @@ class Searcher:
         These records meet the criteria: what the caller may not read has no part in the answer.
         """
         places = list(dict.fromkeys(match.place for match in matches))
-        return await self._reader.correlation_ids(places) if places else {}
+        return await self._hits.correlation_ids(places) if places else {}
 
     async def _near(
         self, question: _Question, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
@@ -248,7 +248,7 @@ class Searcher:
         incidents = found.incidents
         texts = {_text_of(hit) for hit in page} - {NO_TEXT}
         shared = {incidents[hit.match.place] for hit in page if hit.match.place in incidents}
-        loaded = await self._reader.load_and_count(
+        loaded = await self._hits.load_and_count(
             [hit.match.place for hit in page],
             criteria,
             texts=texts,
