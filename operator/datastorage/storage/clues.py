@@ -110,6 +110,7 @@ async def find(
 
     The condition is a tsquery, or None. If the search takes too long, the result is empty. Nothing may use
     the connection's transaction afterwards: it keeps the time limit, and has failed if that was reached.
+    All other errors are those of asyncpg; ``reading`` translates them.
     """
     if not clues:
         return []

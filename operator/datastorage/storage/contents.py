@@ -35,7 +35,7 @@ async def load_rows(connection: Session, places: Sequence[Place], max_bytes: int
     """Return the rows that exist, in the order of their places.
 
     Only the first ones are returned if the contents are large: the one that exceeds ``max_bytes`` is the
-    last.
+    last. Errors are those of asyncpg; ``reading`` translates them.
     """
     rows = await connection.fetch(LOAD, *place_columns(places), max_bytes)
     return [stored_row(row) for row in rows]

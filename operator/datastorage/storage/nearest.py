@@ -120,6 +120,7 @@ _BACKGROUND_OF: Final = """
             FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash LIMIT 1) AS known
         LIMIT {texts:d}) AS some_texts
 """
+# The texts that stand for all others, in _BACKGROUND.
 _SAMPLE: Final = 200
 # The texts of a namespace are those of this many of its newest records of each kind. Reading 2,000 takes
 # three times as long, 18 ms in an archive of a million.
@@ -152,9 +153,10 @@ class WalkLimits:
     one scan of each index, and is enough for most questions."""
 
 
-# What two sentence models have on average, for an archive with too few texts to say.
+# What two sentence models have on average, for an archive with fewer texts than are enough to say.
 _USUAL: Final = Background(0.1, 0.08)
 _ENOUGH_TEXTS: Final = 30
+# Texts that all say the same do not differ, and the deviation is the unit of the scores.
 _MIN_DEVIATION: Final = 0.001
 
 
@@ -186,7 +188,7 @@ class Nearest:
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> Near:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
-        with self._refusals_pass():
+        with self._refused_for_now():
             number, given = await self._model_id(), pgvector.Vector(vector)
             found = await self._search(number, criteria, given, limit, per_text)
             return Near(found, vector, is_all=len(found) < limit)
@@ -200,7 +202,7 @@ class Nearest:
         could otherwise compute from the scores what the texts there are about.
         """
         given = pgvector.Vector(vector)
-        with self._refusals_pass():
+        with self._refused_for_now():
             await self._check_schema()
             others = None if criteria.namespace is None else await self._some_hashes(criteria)
             async with reading(self._vectors, chain=VECTORS) as connection:
@@ -226,7 +228,8 @@ class Nearest:
         return sorted(row["text_hash"] for row in rows)
 
     @contextmanager
-    def _refusals_pass(self) -> Iterator[None]:
+    def _refused_for_now(self) -> Iterator[None]:
+        """Raise TransientError where PostgreSQL refuses a vector: it is right, and the connection is old."""
         try:
             yield
         except RecordRefusedError as error:

@@ -111,7 +111,7 @@ class QuestionWords:
 
 
 class QuestionForms:
-    """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
+    """Looks up the forms of questions. Errors are those of asyncpg; ``reading`` translates them."""
 
     def __init__(self, groups: SynonymGroups) -> None:
         """``groups`` are the synonyms."""
