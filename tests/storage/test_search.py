@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -18,10 +18,12 @@ from datastorage import metrics
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
+from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
+from datastorage.records.vector import Matrix
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import RankLimits
@@ -272,6 +274,25 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     filtered = Filter(since=utc("2026-03-05T10:00:15Z"))
     result = await either.ask.search("memory limit reached", filtered, mode=mode)
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
+
+
+async def test_of_many_texts_and_incidents_fewer_records_are_counted_each(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a page of a thousand would count a million records."""
+    monkeypatch.setattr("datastorage.query.search._MAX_COUNTED", 20)
+    await archive.put(*(said("restart", "memory limit reached") for _ in range(10)))
+    result = await archive.ask.search("memory limit")
+    assert [hit.more for hit in result.hits] == [2, 2, 2], "one text and three incidents: five of each"
+
+
+async def test_an_identifier_of_words_that_are_in_every_text_is_not_absent(
+    archive: SearchableArchive,
+) -> None:
+    await archive.put(said("restart", "memory limit reached by api-7f9c"))
+    question = "api-7f9c and api-7f9d as-is"
+    found = await absent_identifiers(archive.ask, question, Filter())
+    assert found == ["api-7f9d"]
 
 
 @pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])
@@ -565,6 +586,25 @@ async def test_words_still_find_when_the_embedder_never_answers(
     result = await archive.ask.search("memory limit")
     assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
     assert "no vector within 0.01 s" in (result.degraded or "")
+
+
+async def test_nobody_waits_twice_for_an_embedder_that_never_answers(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is not full: most records that the search looks at, at first, are of one incident."""
+    spec = {**_SPEC, "correlationID": "rr-long"}
+    await archive.put(*(audit_record({**spec, "message": f"memory limit x{n}"}) for n in range(110)))
+    asked: list[object] = []
+    archive = archive.limited(embedding_seconds=0.01)
+
+    async def never(texts: Sequence[str]) -> Matrix:
+        asked.append(texts)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(archive.provider, "embed", never)
+    result = await archive.ask.search("memory limit")
+    assert (len(result.hits), len(asked)) == (3, 1)
 
 
 async def test_words_still_find_when_the_vectors_are_away(
