@@ -5,7 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice, permutations
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,15 @@ async def test_meaning_is_measured_against_the_other_texts(either: SearchableArc
     cosines = rows @ question / np.linalg.norm(rows, axis=1) / np.linalg.norm(question)
     assert usual != found
     assert (found.mean, found.deviation) == pytest.approx((cosines.mean(), cosines.std(ddof=1)), abs=1e-4)
+
+
+async def test_texts_that_are_all_equally_near_are_found(archive: SearchableArchive) -> None:
+    """Their similarities have no deviation, which is the unit of the scores."""
+    orders = islice(permutations(("memory", "limit", "reached", "by", "checkout")), 40)
+    await archive.put(*(said("restart", " ".join(words)) for words in orders))
+    result = await archive.ask.search("memory limit")
+    assert len(result.hits) == 10
+    assert result.degraded is None
 
 
 @pytest.mark.parametrize("mode", MODES)
