@@ -53,8 +53,8 @@ from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings, ThesaurusSettings
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.hits import HitReader
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 from harness.objects import served
 from harness.onnxmodel import minilm_folder
@@ -110,7 +110,7 @@ def main() -> int:
     return 1 if worse else 0
 
 
-async def _measure(models: Sequence[str], synonyms: Groups) -> list[Asked]:
+async def _measure(models: Sequence[str], synonyms: SynonymGroups) -> list[Asked]:
     records = load_records()
     questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions")
@@ -126,7 +126,7 @@ async def _measure(models: Sequence[str], synonyms: Groups) -> list[Asked]:
     return list(itertools.chain.from_iterable(await _with_each(models, records, ask)))
 
 
-async def _figures_of_scales(models: Sequence[str], synonyms: Groups) -> dict[Scale, list[float]]:
+async def _figures_of_scales(models: Sequence[str], synonyms: SynonymGroups) -> dict[Scale, list[float]]:
     """Return the nDCG of each question of the first part with each scale: the mean over the models."""
     records = load_records()
     questions = [question for question in load_questions(records) if question.part is Part.FIRST]
@@ -134,13 +134,13 @@ async def _figures_of_scales(models: Sequence[str], synonyms: Groups) -> dict[Sc
 
     async def ask(model: str, store: Store, ids: Mapping[str, str]) -> list[list[float]]:
         assert store.vectors is not None, "_fill has checked it"
-        reader = ArchiveReader(store.database)
+        hits = HitReader(store.database)
         full_text = FullText(store.database, synonyms=synonyms)
         meaning = by_meaning(store.database, store.vectors.embedder)
         criteria = Filter().criteria()
         rows = []
         for scale in _SCALES:
-            searcher = Searcher(reader, full_text, meaning, scale=scale)
+            searcher = Searcher(hits, full_text, meaning, scale=scale)
             rankings = [
                 await _ranking(
                     searcher.search(each.text, criteria, mode=SearchMode.HYBRID, limit=_AT, flat=False), ids

@@ -134,12 +134,18 @@ async def test_it_counts_then_does_then_finds_nothing(
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
     assert await linked(owner) == 2
     code, answer, said = await result(environment)
-    assert (code, answer) == (0, f"records given a text: 3\nvectors of {MODEL} made: 5\n")
+    assert (code, answer) == (
+        0,
+        f"records that had no text and have one now: 3\nvectors of {MODEL} made: 5\n",
+    )
     assert said.splitlines() == ["records to texts: 3 of 3", "texts to vectors: 5 of 5"]
     assert await texts_of(owner, records) == expected_texts(records)
     assert await vectors(owner) == 5
     code, answer, _ = await result(environment)
-    assert (code, answer) == (0, f"records given a text: 0\nvectors of {MODEL} made: 0\n")
+    assert (code, answer) == (
+        0,
+        f"records that had no text and have one now: 0\nvectors of {MODEL} made: 0\n",
+    )
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -199,7 +205,7 @@ async def test_it_shows_a_bar_on_a_terminal(
     )
     os.close(terminal)
     assert process.returncode == 0
-    assert answer.decode().startswith("records given a text: 3\n")
+    assert answer.decode().startswith("records that had no text and have one now: 3\n")
     assert "records to texts" in shown
     assert "3 of 3" in shown
     assert "━" in shown
@@ -425,7 +431,7 @@ async def test_the_deepest_content_is_read(
     )
     code, answer, said = await result(environment)
     if sys.version_info < (3, 12):  # later ones bound their parser by a constant
-        assert "records given a text: 1\n" in answer, said
+        assert "records that had no text and have one now: 1\n" in answer, said
     assert code == 0
 
 

@@ -21,6 +21,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import EVERYTHING, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.groups import GroupKey
+from datastorage.storage.hits import HitReader
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.summaries import Summaries
 from harness.objects import action_trace, audit_record, identity_of
@@ -361,9 +362,8 @@ async def test_every_pair_of_keys_is_a_statement(ask: ArchiveQueries) -> None:
 async def test_a_summary_that_takes_too_long_is_given_up(filled: TestDatabase) -> None:
     """Somebody holds the table, so that the statement can only wait."""
     database = Database(filled.service_url, pool_size=1)
-    reader = ArchiveReader(database)
-    searcher = Searcher(reader, FullText(database), None)
-    ask = ArchiveQueries(reader, searcher, Summaries(database, seconds=0.2))
+    searcher = Searcher(HitReader(database), FullText(database), None)
+    ask = ArchiveQueries(ArchiveReader(database), searcher, Summaries(database, seconds=0.2))
     owner = await connect(filled.owner_url)
     async with owner.transaction():
         await owner.execute("LOCK datastorage.action_traces IN ACCESS EXCLUSIVE MODE")

@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice, permutations
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from datastorage import metrics
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
+from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
+from datastorage.records.vector import Matrix
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import RankLimits
@@ -171,6 +175,15 @@ async def test_meaning_is_measured_against_the_other_texts(either: SearchableArc
     assert (found.mean, found.deviation) == pytest.approx((cosines.mean(), cosines.std(ddof=1)), abs=1e-4)
 
 
+async def test_texts_that_are_all_equally_near_are_found(archive: SearchableArchive) -> None:
+    """Their similarities have no deviation, which is the unit of the scores."""
+    orders = islice(permutations(("memory", "limit", "reached", "by", "checkout")), 40)
+    await archive.put(*(said("restart", " ".join(words)) for words in orders))
+    result = await archive.ask.search("memory limit")
+    assert len(result.hits) == 10
+    assert result.degraded is None
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.oldest_postgres
 async def test_an_answer_says_nothing_of_what_is_outside_the_scope(
@@ -272,6 +285,25 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
+async def test_of_many_texts_and_incidents_fewer_records_are_counted_each(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a page of a thousand would count a million records."""
+    monkeypatch.setattr("datastorage.query.search._MAX_COUNTED", 20)
+    await archive.put(*(said("restart", "memory limit reached") for _ in range(10)))
+    result = await archive.ask.search("memory limit")
+    assert [hit.more for hit in result.hits] == [2, 2, 2], "one text and three incidents: five of each"
+
+
+async def test_an_identifier_of_words_that_are_in_every_text_is_not_absent(
+    archive: SearchableArchive,
+) -> None:
+    await archive.put(said("restart", "memory limit reached by api-7f9c"))
+    question = "api-7f9c and api-7f9d as-is"
+    found = await absent_identifiers(archive.ask, question, Filter())
+    assert found == ["api-7f9d"]
+
+
 @pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])
 async def test_records_to_leave_out_do_not_shorten_the_page(
     either: SearchableArchive, mode: SearchMode
@@ -283,6 +315,27 @@ async def test_records_to_leave_out_do_not_shorten_the_page(
     )
     result = await either.ask.search("memory limit -postgres", mode=mode, limit=5)
     assert sorted(names(result)) == [f"o{n}" for n in range(5)]
+
+
+async def test_a_question_is_read_once_however_far_a_search_looks(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a long one takes a quarter of a second."""
+    await archive.put(*(said("restart", f"memory limit postgres x{n}") for n in range(110)))
+    calls: Counter[str] = Counter()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            calls[function.__name__] += 1
+            return function(*given, **named)
+
+        return call
+
+    for function in (wording, without_excluded):
+        monkeypatch.setattr(f"datastorage.query.search.{function.__name__}", counted(function))
+    monkeypatch.setattr(Nearest, "nearest", counted(Nearest.nearest))
+    await archive.ask.search("memory limit -postgres", limit=5)
+    assert calls == {"wording": 1, "without_excluded": 1, "nearest": 2}
 
 
 async def test_a_record_that_both_searches_find_is_shown_once(archive: SearchableArchive) -> None:
@@ -544,6 +597,25 @@ async def test_words_still_find_when_the_embedder_never_answers(
     assert "no vector within 0.01 s" in (result.degraded or "")
 
 
+async def test_nobody_waits_twice_for_an_embedder_that_never_answers(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is not full: most records that the search looks at, at first, are of one incident."""
+    spec = {**_SPEC, "correlationID": "rr-long"}
+    await archive.put(*(audit_record({**spec, "message": f"memory limit x{n}"}) for n in range(110)))
+    asked: list[object] = []
+    archive = archive.limited(embedding_seconds=0.01)
+
+    async def never(texts: Sequence[str]) -> Matrix:
+        asked.append(texts)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(archive.provider, "embed", never)
+    result = await archive.ask.search("memory limit")
+    assert (len(result.hits), len(asked)) == (3, 1)
+
+
 async def test_words_still_find_when_the_vectors_are_away(
     cloned: TestDatabase, databases: TestDatabases
 ) -> None:
@@ -651,6 +723,8 @@ async def test_excluded_words_are_not_found(archive: SearchableArchive, mode: Se
     assert sorted(found) == ["carts", "workers"]
     found = names(await archive.ask.search('memory -carts -"reached by the first"', mode=mode))
     assert found == ["checkout"]
+    found = names(await archive.ask.search('memory limit -the -"of the"', mode=mode))
+    assert sorted(found) == ["carts", "checkout", "workers"], "these words are in no index"
     with pytest.raises(InvalidQueryError, match="only words to leave out"):
         await archive.ask.search("-memory", mode=mode)
 

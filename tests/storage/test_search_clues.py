@@ -381,6 +381,15 @@ async def test_a_clue_that_many_records_have_singles_none_out(own: SearchableArc
     assert all(hit.score < 1 for hit in result.hits)
 
 
+async def test_records_without_a_text_are_an_event_each(own: SearchableArchive) -> None:
+    await own.put(
+        *(audit_record({"type": "Remediation", "details": {"code": "ORA-00060"}}) for _ in range(9))
+    )
+    result = await own.ask.search("ORA-00060")
+    assert len(result.hits) == 9
+    assert all(hit.score < 1 for hit in result.hits)
+
+
 async def test_only_the_newest_generation_of_a_trace_counts(own: SearchableArchive) -> None:
     first = _trace({"model": {"reasoning": "upstream 10.4.7.19 is away"}}, name="trace")
     later = {

@@ -186,6 +186,20 @@ async def test_a_long_incident_does_not_shorten_the_page(
     assert result.hits[0].more_of_incident == 117
 
 
+async def test_a_long_incident_beside_excluded_words_does_not_shorten_the_page(
+    archive: SearchableArchive,
+) -> None:
+    """The search has looked at all records, and keeps fewer than are left without the excluded word."""
+    await archive.put(
+        *(said("rr-1", f"memory limit reached x{n}", name=f"a{n}") for n in range(60)),
+        said("rr-2", "memory limit reached by postgres", name="excluded"),
+        *(said(f"rr-b{n}", f"memory and y{n} z{n} of some other", name=f"b{n}") for n in range(9)),
+    )
+    question = "memory limit reached -postgres"
+    result = await archive.ask.search(question, mode=SearchMode.VECTOR, limit=10)
+    assert len(result.hits) == 10
+
+
 async def fill_with_an_answer_and_much_else(archive: SearchableArchive) -> None:
     """Store a record that answers, others of its incident that say other things, and many others.
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resources.reading.kindreading import FilterName
-from datastorage.storage import clues, export, nearest, questionforms, ranking, summaries
+from datastorage.storage import clues, contents, export, hits, nearest, questionforms, ranking, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
@@ -176,7 +176,7 @@ async def _scans_of_one_plan(
 
 @pytest.mark.parametrize(
     "sql",
-    [queries._LOAD, queries._SHARING, queries._CORRELATION_IDS, queries._CORRELATED],
+    [contents.LOAD, hits._SHARING, hits._CORRELATION_IDS, hits._CORRELATED],
     ids=["load", "sharing", "correlation IDs", "correlated"],
 )
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
@@ -446,8 +446,8 @@ async def test_single_records_and_incidents_read_indexes(database: Database) -> 
     places = [row.place for row in await ArchiveReader(database).page(Criteria(), None, 100)]
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
-    _assert_indexes(await _scans_of_one_plan(database, queries._LOAD, *arguments, 1_000_000))
-    _assert_indexes(await _scans_of_one_plan(database, queries._CORRELATION_IDS, *arguments))
+    _assert_indexes(await _scans_of_one_plan(database, contents.LOAD, *arguments, 1_000_000))
+    _assert_indexes(await _scans_of_one_plan(database, hits._CORRELATION_IDS, *arguments))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
@@ -461,7 +461,7 @@ async def test_single_records_and_incidents_read_indexes(database: Database) -> 
     hashes = [b"\0" * 32]
     for criteria in (Criteria(), Criteria(namespace="n7")):
         sharing = (hashes, ["rr-7"], 1000, *criteria.arguments)
-        _assert_indexes(await _scans_of_one_plan(database, queries._SHARING, *sharing))
+        _assert_indexes(await _scans_of_one_plan(database, hits._SHARING, *sharing))
 
 
 # The statements with a version for a namespace alone, and their own arguments.

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -37,11 +38,9 @@ class _Records:
     archive: SearchableArchive
     messages: dict[str, str] = field(default_factory=dict)
 
-    async def put(self, *messages: str) -> None:
+    async def put(self, *messages: str, **metadata: Any) -> None:
         spec = {"type": "Remediation", "phase": "Completed", "correlationID": "rr-1", "action": "look"}
-        bodies = [
-            audit_record({**spec, "message": message}, name=f"r{n}") for n, message in enumerate(messages)
-        ]
+        bodies = [audit_record({**spec, "message": message}, **metadata) for message in messages]
         await self.archive.put(*bodies, with_vectors=False)
         self.messages |= {body["metadata"]["uid"]: body["spec"]["message"] for body in bodies}
 
@@ -50,11 +49,12 @@ class _Records:
         question: str,
         groups: Sequence[Sequence[str]] = _GROUPS,
         limits: RankLimits = RankLimits(),
+        limit: int = 1_000,
     ) -> dict[str, float]:
         """Return the scores of the messages that are found, the best first, without those of clues."""
         full_text = FullText(self.archive.store.database, synonyms=groups, limits=limits)
         asked = replace(wording(question), clues=())
-        found = await full_text.find(Criteria(), asked, limit=1_000, per_text=3)
+        found = await full_text.find(Criteria(), asked, limit=limit, per_text=3)
         return {self.messages[match.place.key.uid]: match.share for match in found or []}
 
 
@@ -163,6 +163,15 @@ async def test_in_a_large_archive_a_rare_synonym_finds_records_of_its_own(record
     before = await records.scores("pod out of memory", (), _MANY)
     after = await records.scores("pod out of memory", _GROUPS, _MANY)
     assert set(after) == {*before, "old: OOMKilled"}
+
+
+async def test_in_a_large_archive_newer_records_with_a_synonym_displace_none_with_the_word(
+    records: _Records,
+) -> None:
+    await records.put("old: rollback", creationTimestamp="2026-01-01T00:00:00Z")
+    await records.put(*(f"revert of change {n}" for n in range(60)))
+    limits = RankLimits(few_records=10, newest=5)
+    assert "old: rollback" in await records.scores("rollback", limits=limits, limit=5)
 
 
 _VOCABULARY = ("oom", "memory", "exhausted", "cert", "x509", "certificate", "rollback", "revert", "pod", "of")

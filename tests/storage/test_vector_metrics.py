@@ -18,6 +18,7 @@ from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.records.vectorwrite import OutboxState
 from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.summaries import Summaries
@@ -201,10 +202,10 @@ async def test_reads(stage: Stage, database: Database) -> None:
 
 
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
-    reader, model = ArchiveReader(database), stage.provider.model
-    nearest = Nearest(database, database, model=model, same_server=True)
-    searcher = Searcher(reader, FullText(database), NearestInMeaning(stage.embedder, nearest))
-    return ArchiveQueries(reader, searcher, Summaries(database))
+    nearest = Nearest(database, database, model=stage.provider.model, same_server=True)
+    meaning = NearestInMeaning(stage.embedder, nearest)
+    searcher = Searcher(HitReader(database), FullText(database), meaning)
+    return ArchiveQueries(ArchiveReader(database), searcher, Summaries(database))
 
 
 def _texts(count: int) -> dict[bytes, str]:

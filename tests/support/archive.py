@@ -20,9 +20,11 @@ from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
+from datastorage.storage.contents import MAX_ANSWER_BYTES
 from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.hits import HitReader
 from datastorage.storage.nearest import Nearest, WalkLimits
-from datastorage.storage.pages import MAX_ANSWER_BYTES, ArchiveReader
+from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.summaries import Summaries
 from datastorage.storage.vectors import VectorTables
@@ -103,10 +105,13 @@ class SearchableArchive:
             limits=walk,
         )
         meaning = NearestInMeaning(vectors.embedder, nearest)
-        reader = ArchiveReader(database, max_bytes=max_bytes)
+        hits = HitReader(database, max_bytes=max_bytes)
         full_text = FullText(database, limits=rank, clue_limits=clues)
-        searcher = Searcher(reader, full_text, meaning, embedding_seconds=embedding_seconds)
-        return replace(self, ask=ArchiveQueries(reader, searcher, Summaries(database)))
+        searcher = Searcher(hits, full_text, meaning, embedding_seconds=embedding_seconds)
+        return replace(
+            self,
+            ask=ArchiveQueries(ArchiveReader(database, max_bytes=max_bytes), searcher, Summaries(database)),
+        )
 
     async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
         """Store objects and their vectors."""

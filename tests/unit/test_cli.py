@@ -261,6 +261,27 @@ def test_an_error_in_the_arguments_is_one_line(run: Command, command: tuple[str,
     assert (code, printed) == (2, "")
     words = [word for word in command if word.isalpha() and word not in {"xml", "more"}]
     assert_one_line(error, message, f"Try 'datastorage {' '.join(words)} --help'.")
+    assert "Put --" not in error
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("-staging", "No such option: -s."),
+        ("-oom checkout", "'om checkout' is not one of"),
+        ("-nginx checkout", "Missing argument 'QUESTION'."),
+    ],
+)
+def test_a_question_that_begins_with_a_minus_needs_two_dashes(
+    run: Command, question: str, message: str
+) -> None:
+    code, printed, error = run("search", question)
+    assert (code, printed) == (2, "")
+    assert_one_line(
+        error, message, "Put -- before a text that begins with -. Try 'datastorage search --help'."
+    )
+    assert "Put --" not in run("list", question)[2], "it takes no text"
+    assert "Put --" not in run("search", "-o", "xml", question[1:])[2]
 
 
 def test_a_command_is_found_behind_two_dashes(run: Command) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from datastorage.cli.output import Format
+from datastorage.cli.recordtables import cells
 from datastorage.client import records
 from datastorage.errors import ConfigurationError
 from datastorage.query.searchresult import FoundBy
-from datastorage.query.summary import summary_of
 from datastorage.records.times import rfc3339
 
 RECORD = {
@@ -113,9 +114,7 @@ def use(found: Any) -> None:
 
 
 def use_record(record: Any) -> None:
-    f"{record.namespace}/{record.name}".isprintable()
-    rfc3339(record.created_at)
-    summary_of(record)
+    cells(Format.WIDE, record, rfc3339(record.created_at))
 
 
 @pytest.mark.parametrize(

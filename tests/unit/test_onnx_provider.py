@@ -315,6 +315,7 @@ def test_what_is_missing_is_named(folder: Folder, missing: str, why: str) -> Non
 def test_settings_that_do_not_fit_are_named(folder: Folder) -> None:
     assert "DATASTORAGE_EMBEDDING_DIMENSIONS: the model tiny has 2, not 384" in folder.refusal(dimensions=384)
     assert "DATASTORAGE_EMBEDDING_MODEL_DIR is not set" in folder.refusal(model_dir="")
+    assert "DATASTORAGE_EMBEDDING_MODEL has characters that no" in folder.refusal(model="a\nb")
 
 
 async def test_the_name_and_the_place_of_the_model_may_be_others(folder: Folder) -> None:

@@ -93,15 +93,15 @@ def test_a_version_of_a_statement_has_the_conditions_that_are_set(criteria: Crit
 def test_an_empty_spec_is_read_without_an_error(reading: Reading) -> None:
     assert len(reading.index({})) == len(reading.columns)
     assert reading.text({}).text == ""
-    assert (reading.outcome({}), reading.target({}), reading.summary({})) == ("", "", "")
+    assert (reading.outcome({}), reading.target({}), reading.in_brief({})) == ("", "", "")
 
 
 def test_the_summary_says_what_was_done_and_the_weightiest_remark() -> None:
     record, trace = READINGS
     said = {"action": "restart", "message": "in vain", "errorMessage": "no such pod"}
-    assert record.summary(said) == "restart: no such pod"
-    assert trace.summary({"actionType": "scale", "model": {"reasoning": "r"}}) == "scale: r"
-    long = record.summary({"message": "x" * 1000})
+    assert record.in_brief(said) == "restart: no such pod"
+    assert trace.in_brief({"actionType": "scale", "model": {"reasoning": "r"}}) == "scale: r"
+    long = record.in_brief({"message": "x" * 1000})
     assert (len(long), long[-1]) == (160, "…")
 
 

@@ -81,7 +81,7 @@ def test_a_thesaurus_that_is_switched_off_is_not_read(file: Path) -> None:
     [
         ('cert = ["a", "b"]', "F, line 1: 'cert' is unknown here: put groups below the line [groups]"),
         ("[group]\n", "F, line 1: 'group' is unknown here: put groups below the line [groups]"),
-        ("[groups]\na = [", "F is not TOML: "),
+        ("[groups]\na = [", ': write each group once, as NAME = ["word", "other word"]'),
         (
             '[groups]\na = ["b", "c"]\na = ["d", "e"]\n',
             "F is not TOML: cannot overwrite a value (at line 3, ",

@@ -14,10 +14,11 @@ from datastorage.storage.clock import time_in
 from datastorage.storage.connection.database import Database
 from datastorage.storage.export import ExportReader
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.schema import ARCHIVE
 from datastorage.storage.summaries import Summaries
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 
 
@@ -43,12 +44,11 @@ def opened_archive(database: Database, queries: ArchiveQueries) -> OpenedArchive
 
 
 def build_queries(
-    database: Database, meaning: Meaning | None = None, *, synonyms: Groups = ()
+    database: Database, meaning: Meaning | None = None, *, synonyms: SynonymGroups = ()
 ) -> ArchiveQueries:
     """Return the queries of the archive in ``database``. Nothing connects before the first query.
 
     Without ``meaning`` there is no search by meaning; without ``synonyms`` a search by words knows none.
     """
-    reader = ArchiveReader(database)
-    searcher = Searcher(reader, FullText(database, synonyms=synonyms), meaning)
-    return ArchiveQueries(reader, searcher, Summaries(database))
+    searcher = Searcher(HitReader(database), FullText(database, synonyms=synonyms), meaning)
+    return ArchiveQueries(ArchiveReader(database), searcher, Summaries(database))

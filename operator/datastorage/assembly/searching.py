@@ -15,7 +15,7 @@ from datastorage.query.questions import ArchiveQueries
 from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.nearest import Nearest
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.thesaurus.loading import load_groups
 
 
@@ -32,7 +32,9 @@ async def open_search(settings: Settings) -> AsyncIterator[OpenedArchive]:
         yield opened_archive(store.database, queries_of(store, synonyms=synonyms))
 
 
-def queries_of(store: Store, database: Database | None = None, *, synonyms: Groups = ()) -> ArchiveQueries:
+def queries_of(
+    store: Store, database: Database | None = None, *, synonyms: SynonymGroups = ()
+) -> ArchiveQueries:
     """Return the queries of the archive that a store keeps; ``database`` may be another way to it."""
     database, vectors = database or store.database, store.vectors
     if vectors is None:

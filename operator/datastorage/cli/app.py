@@ -190,7 +190,14 @@ def _in_one_line(error: typer.TyperException) -> str:
     if not message or context is None:
         return message
     end = "" if message.endswith((".", "?")) else "."
-    return f"{message}{end} Try '{context.command_path} --help'."
+    hint = " Put -- before a text that begins with -." if _may_mean_a_text(context) else ""
+    return f"{message}{end}{hint} Try '{context.command_path} --help'."
+
+
+def _may_mean_a_text(context: typer.Context) -> bool:
+    """Return whether a word after the command, such as "-staging", may be text instead of options."""
+    takes_text = any(each.param_type_name == "argument" for each in context.command.params)
+    return takes_text and any(re.match("-[^-].", word) for word in sys.argv[1:])
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:

@@ -89,6 +89,16 @@ class Follower:
         self._reported = set(away)
 
 
+@asynccontextmanager
+async def followed(
+    stages: Callable[[], Iterable[tuple[str, int, int | None]]], away: Callable[[], Mapping[str, str]]
+) -> AsyncIterator[None]:
+    """Show on standard error how far the work in the context has come, with the arguments of Follower."""
+    with display() as view:
+        async with following(Follower(view, stages, away).look):
+            yield
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -3,9 +3,9 @@
 from datastorage.cli.output import Format, print_document, print_table
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.searchresult import SearchHit, SearchResult
-from datastorage.query.summary import outcome_of, summary_of, target_of
 from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
+from datastorage.resources.reading.registry import reading_named
 
 
 def columns(output: Format, *first: str) -> tuple[str, ...]:
@@ -18,7 +18,9 @@ def cells(output: Format, record: ArchivedRecord, *first: str) -> tuple[str, ...
     """Return the cells of a record, below ``columns``."""
     uid = (record.uid,) if output is Format.WIDE else ()
     name = f"{record.namespace}/{record.name}"
-    return (*first, record.kind, name, *uid, outcome_of(record), target_of(record), summary_of(record))
+    reading, spec = reading_named(record.kind), record.spec
+    said = (reading.outcome(spec), reading.target(spec), reading.in_brief(spec))
+    return (*first, record.kind, name, *uid, *said)
 
 
 def print_search(result: SearchResult, output: Format) -> None:

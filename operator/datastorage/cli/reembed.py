@@ -8,7 +8,7 @@ import typer
 from datastorage.assembly.commands import OpenedReembed, open_reembed
 from datastorage.cli.opened import as_service_role
 from datastorage.cli.output import note, note_named
-from datastorage.cli.progress import Follower, display, following
+from datastorage.cli.progress import followed
 from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, EmbedderMisconfiguredError, TransientError
 from datastorage.records.deepjson import make_room_for_deep_json
@@ -63,15 +63,14 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
         reembed, vectors = opened.work, opened.vectors
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
-        with display() as view:
-            async with following(Follower(view, reembed.progress.stages, reembed.away).look):
-                if dry_run:
-                    await check()
-                    missing = await reembed.missing()
-                else:
-                    await vectors.breaker.run(check)
-                    await _refuse_wrong_settings(opened)
-                    await reembed.run()
+        async with followed(reembed.progress.stages, reembed.away):
+            if dry_run:
+                await check()
+                missing = await reembed.missing()
+            else:
+                await vectors.breaker.run(check)
+                await _refuse_wrong_settings(opened)
+                await reembed.run()
     if dry_run:
         _print_missing(missing, model)
         return 0
@@ -99,7 +98,7 @@ def _print_missing(missing: Missing, model: str) -> None:
 
 
 def _print_done(progress: Progress, model: str) -> int:
-    typer.echo(f"records given a text: {progress.given_text:,}")
+    typer.echo(f"records that had no text and have one now: {progress.given_text:,}")
     typer.echo(f"vectors of {model} made: {progress.embedded:,}")
     note_named("records left as they are", progress.skipped, progress.skipped_named)
     note_named("texts refused", progress.refused, progress.refused_named)

@@ -6,7 +6,7 @@ import typer
 
 from datastorage.assembly.commands import open_reindex
 from datastorage.cli.output import note_named
-from datastorage.cli.progress import Follower, display, following
+from datastorage.cli.progress import followed
 from datastorage.cli.stoppable import run_until_stopped
 from datastorage.errors import ConfigurationError, MissingRightsError, TransientError
 from datastorage.pipeline.reindex import ReindexProgress
@@ -73,9 +73,8 @@ async def _reindex(settings: Settings, *, dry_run: bool) -> int:
         except TransientError:
             pass  # the work waits for the server
         work = opened.work
-        with display() as view:
-            async with following(Follower(view, work.progress.stages, work.away).look):
-                await work.run()
+        async with followed(work.progress.stages, work.away):
+            await work.run()
     return _print_done(work.progress)
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from datastorage.embedding.modelname import checked_model_name
 from datastorage.errors import ConfigurationError
 from datastorage.files import read_file
 from datastorage.variables import PREFIX
@@ -111,7 +112,7 @@ def read_folder(directory: str, name: str) -> ModelFolder:
     sentence, tokens = _read(folder / "sentence_bert_config.json"), _read(folder / "tokenizer_config.json")
     modules = _modules(folder)
     return ModelFolder(
-        name=_name(name.strip() or folder.name),
+        name=checked_model_name(name.strip() or folder.name),
         model=model,
         tokenizer=tokenizer,
         pooling=_pooling(folder / modules.get("Pooling", "1_Pooling")),
@@ -122,14 +123,6 @@ def read_folder(directory: str, name: str) -> ModelFolder:
         ),
         pad_id=_whole(config.get("pad_token_id")),
     )
-
-
-def _name(name: str) -> str:
-    if not name.isprintable():
-        raise ConfigurationError(
-            f"{PREFIX}EMBEDDING_MODEL has characters that no model name has: remove them"
-        )
-    return name
 
 
 def _modules(folder: Path) -> Mapping[str, str]:

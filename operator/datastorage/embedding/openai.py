@@ -18,6 +18,7 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
+from datastorage.embedding.modelname import checked_model_name
 from datastorage.embedding.openai_answer import (
     AnswerError,
     UnexpectedAnswerError,
@@ -265,11 +266,7 @@ def _model_name(settings: EmbeddingSettings) -> str:
         raise ConfigurationError(
             f"{PREFIX}EMBEDDING_MODEL is not set: give the name of a model that the service has"
         )
-    if not name.isprintable():
-        raise ConfigurationError(
-            f"{PREFIX}EMBEDDING_MODEL has characters that no model name has: remove them"
-        )
-    return name
+    return checked_model_name(name)
 
 
 def _endpoint(value: str) -> tuple[URL, str | None]:

@@ -49,7 +49,8 @@ def wording(question: str) -> Wording:
     Raises NoWordsError if it has no words to search for, and InvalidQueryError if it has too many phrases or
     exclusions.
     """
-    asked = [part for part in _PART.finditer(question) if not part["minus"]]
+    parts = list(_PART.finditer(question))
+    asked = [part for part in parts if not part["minus"]]
     texts = [_text_of(part) for part in asked]
     words = [word for text in texts for word in _with_camel_case_split(text)]
     quoted = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)
@@ -59,8 +60,8 @@ def wording(question: str) -> Wording:
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         phrases,
-        _excluded(question),
-        _runs(question),
+        _excluded(parts),
+        _runs(parts),
         _clues(texts, phrases),
     )
 
@@ -70,15 +71,15 @@ def without_excluded(question: str) -> tuple[str, list[str]]:
 
     Raises InvalidQueryError when nothing is left of the question, or when it has too many exclusions.
     """
-    excluded = _excluded(question)
+    excluded = _excluded(_PART.finditer(question))
     asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)
     if excluded and not asked.strip():
         raise InvalidQueryError("the question has only words to leave out")
     return asked, excluded
 
 
-def _excluded(question: str) -> list[str]:
-    excluded = _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])
+def _excluded(parts: Iterable[re.Match[str]]) -> list[str]:
+    excluded = _distinct(_as_phrase(part) for part in parts if part["minus"])
     return _bounded(excluded, "words and phrases to leave out")
 
 
@@ -95,14 +96,14 @@ def _bounded(phrases: list[str], what: str) -> list[str]:
     return phrases
 
 
-def _runs(question: str) -> list[list[Piece]]:
-    """Return what may have synonyms: the words of the question that are neither quoted nor excluded.
+def _runs(parts: Iterable[re.Match[str]]) -> list[list[Piece]]:
+    """Return what may have synonyms: the words of a question that are neither quoted nor excluded.
 
     An identifier is one piece: "cert-manager" is no certificate.
     """
     runs: list[list[Piece]] = [[]]
     left = _MAX_WORDS
-    for part in _PART.finditer(question):
+    for part in parts:
         if not left:
             break
         if part["word"] is None or part["minus"]:

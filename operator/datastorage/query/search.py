@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from datastorage.errors import DataStorageError, InvalidQueryError, NoWordsError
 from datastorage.query.archivedrecord import archived_all
@@ -17,8 +17,8 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
-from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # as in storage/matches.py
@@ -70,12 +70,33 @@ class _Found:
     degraded: str | None = None
 
 
+class _Question:
+    """The question of a search, of which each reading is made once, however often the search needs it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._readings: dict[Callable[[str], Any], Any] = {}
+
+    async def read(self, reading: Callable[[str], T]) -> T:
+        """Return what ``reading`` makes of the text; of a long one, in a thread of its own.
+
+        One of the greatest length can take a quarter of a second. Raises the errors of ``reading``.
+        """
+        if reading not in self._readings:
+            is_short = len(self._text) <= _SHORT
+            self._readings[reading] = (
+                reading(self._text) if is_short else await asyncio.to_thread(reading, self._text)
+            )
+        made: T = self._readings[reading]
+        return made
+
+
 class Searcher:
     """Searches the archive by meaning, by words, or by both."""
 
     def __init__(
         self,
-        reader: ArchiveReader,
+        hits: HitReader,
         full_text: FullText,
         meaning: Meaning | None,
         *,
@@ -89,7 +110,7 @@ class Searcher:
         """
         self._scale = scale
         self._embedding_seconds = embedding_seconds
-        self._reader = reader
+        self._hits = hits
         self._full_text = full_text
         self._meaning = meaning
 
@@ -103,18 +124,18 @@ class Searcher:
         """
         check_question(question)
         # Bytes of a shell that are not text arrive as surrogate characters, which can't be encoded.
-        question = question.encode("utf-8", "replace").decode("utf-8")
+        asked = _Question(question.encode("utf-8", "replace").decode("utf-8"))
         # A question about one incident is not for others.
         flat = flat or criteria.equal.get("correlation_id") is not None
         for depth in _depths(limit):
-            found = await self._found(question, criteria, mode, depth)
+            found = await self._found(asked, criteria, mode, depth)
             page = found.hits[:limit] if flat else page_of(found.hits, found.incidents, limit)
             # Where the embedder is away, nobody waits for it again.
             if len(page) == limit or found.is_all or found.degraded is not None:
                 break
         return await self._result(found, page, criteria)
 
-    async def _found(self, question: str, criteria: Criteria, mode: SearchMode, depth: int) -> _Found:
+    async def _found(self, question: _Question, criteria: Criteria, mode: SearchMode, depth: int) -> _Found:
         match mode:
             case SearchMode.TEXT:
                 return await self._by_words(await self._text_matches(question, criteria, depth), depth)
@@ -131,7 +152,7 @@ class Searcher:
         hits = _best([Fused(match, match.share, (FoundBy.WORDS,)) for match in matches], incidents)
         return _Found(SearchMode.TEXT, hits, incidents, len(matches) < depth, degraded)
 
-    async def _by_both(self, question: str, criteria: Criteria, depth: int) -> _Found:
+    async def _by_both(self, question: _Question, criteria: Criteria, depth: int) -> _Found:
         near, worded = await asyncio.gather(
             self._near(question, criteria, depth, embedding_seconds=self._embedding_seconds),
             self._text_matches(question, criteria, depth),
@@ -146,7 +167,7 @@ class Searcher:
             return await self._by_words(value_or_raise(worded), depth, str(error))
 
     async def _fused(
-        self, question: str, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int
+        self, question: _Question, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int
     ) -> _Found:
         """Return the records that either search found, and others of the incidents that lead.
 
@@ -167,11 +188,13 @@ class Searcher:
         return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
 
     async def _correlated(
-        self, question: str, incidents: Sequence[str], criteria: Criteria
+        self, question: _Question, incidents: Sequence[str], criteria: Criteria
     ) -> Mapping[str, Sequence[Match]]:
         """Return records of each incident, without those that the question excludes."""
-        found = await self._reader.correlated(incidents, criteria, limit=_OF_INCIDENT) if incidents else {}
-        _, excluded = await _read(question, without_excluded)
+        if not incidents:
+            return {}
+        found = await self._hits.correlated(incidents, criteria, limit=_OF_INCIDENT)
+        _, excluded = await question.read(without_excluded)
         if not excluded:
             return found
         places = [match.place for of_it in found.values() for match in of_it]
@@ -186,17 +209,17 @@ class Searcher:
         These records meet the criteria: what the caller may not read has no part in the answer.
         """
         places = list(dict.fromkeys(match.place for match in matches))
-        return await self._reader.correlation_ids(places) if places else {}
+        return await self._hits.correlation_ids(places) if places else {}
 
     async def _near(
-        self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
+        self, question: _Question, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
     ) -> Near:
         if self._meaning is None:
             raise InvalidQueryError(
                 "a search by meaning needs vectors, but DATASTORAGE_EMBEDDING_PROVIDER is none: "
                 "search by words instead (mode text)"
             )
-        asked, excluded = await _read(question, without_excluded)
+        asked, excluded = await question.read(without_excluded)
         near = await self._meaning.nearest(
             asked,
             criteria,
@@ -210,8 +233,8 @@ class Searcher:
         matches = [match for match in near.matches if match.place in without]
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
 
-    async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
-        words = await _read(question, wording)
+    async def _text_matches(self, question: _Question, criteria: Criteria, limit: int) -> list[Match]:
+        words = await question.read(wording)
         matches = await self._full_text.find(criteria, words, limit=limit, per_text=_PER_TEXT)
         if matches is None:
             raise NoWordsError(
@@ -225,7 +248,7 @@ class Searcher:
         incidents = found.incidents
         texts = {_text_of(hit) for hit in page} - {NO_TEXT}
         shared = {incidents[hit.match.place] for hit in page if hit.match.place in incidents}
-        loaded = await self._reader.load_and_count(
+        loaded = await self._hits.load_and_count(
             [hit.match.place for hit in page],
             criteria,
             texts=texts,
@@ -256,14 +279,6 @@ def _depths(limit: int) -> Iterator[int]:
     yield depth
     if depth < _MAX_DEPTH:
         yield min(_FURTHER * depth, _MAX_DEPTH)
-
-
-async def _read(question: str, read: Callable[[str], T]) -> T:
-    """Return the result of reading a question, in a thread of its own if the question is long.
-
-    One of the greatest length can take a quarter of a second.
-    """
-    return read(question) if len(question) <= _SHORT else await asyncio.to_thread(read, question)
 
 
 def _best(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:

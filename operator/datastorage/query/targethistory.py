@@ -43,7 +43,7 @@ def entry_of(record: ArchivedRecord) -> HistoryEntry:
         "error": result.error or None,
         "model": result.model or None,
         "modelConfidence": result.confidence,
-        "summary": reading.summary(spec),
+        "summary": reading.in_brief(spec),
         "sentence": _sentence_of(record, result),
     }
     return HistoryEntry(record, facts)

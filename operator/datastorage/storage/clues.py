@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -110,6 +110,7 @@ async def find(
 
     The condition is a tsquery, or None. If the search takes too long, the result is empty. Nothing may use
     the connection's transaction afterwards: it keeps the time limit, and has failed if that was reached.
+    All other errors are those of asyncpg; ``reading`` translates them.
     """
     if not clues:
         return []
@@ -124,6 +125,11 @@ async def find(
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
         return []
+    return _singled_out(rows, clues, limits.events)
+
+
+def _singled_out(rows: Sequence[Any], clues: Sequence[Clue], max_events: int) -> list[Found]:
+    """Return the records of the rows that match a clue of few events, with their weights."""
     places_of_clue: dict[int, dict[Place, bytes | None]] = {}
     for row in rows:
         places_of_clue.setdefault(row["number"] - 1, {})[place_of(row)] = row["text_hash"]
@@ -132,10 +138,10 @@ async def find(
     texts: dict[Place, bytes | None] = {}
     for number, places in places_of_clue.items():
         events = len({place if text in {None, NO_TEXT} else text for place, text in places.items()})
-        if events <= limits.events:
+        if events <= max_events:
             texts |= places
             for place in places:
-                rarity[place] = max(limits.events - events, rarity.get(place, 0))
+                rarity[place] = max(max_events - events, rarity.get(place, 0))
                 matched_characters[place] += len(clues[number].words)
     max_characters = 1 + sum(len(clue.words) for clue in clues)
     return [

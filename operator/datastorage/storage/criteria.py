@@ -163,6 +163,15 @@ def with_conditions(sql: str, shape: Shape = Shape.ANY) -> str:
     return sql
 
 
+def count_up_to(limit: str) -> str:
+    """Return the SQL that counts the records that meet the criteria, up to a parameter such as "$1"."""
+    return f"""SELECT count(*) FROM (
+        SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
+        UNION ALL
+        SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
+        LIMIT {limit}) AS some_rows"""  # noqa: S608  # names of our own
+
+
 class ShapedStatement:
     """A statement with a version for each shape.
 

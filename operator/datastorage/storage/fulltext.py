@@ -23,7 +23,7 @@ from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import QuestionForms, QuestionWords
 from datastorage.storage.ranking import Ranking
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
-from datastorage.storage.synonyms import Groups
+from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
 
 _PHRASES: Final = f"""
@@ -31,14 +31,13 @@ _PHRASES: Final = f"""
         LATERAL (SELECT {tsquery("phraseto_tsquery", "phrase")} AS form) AS queries
     WHERE numnode(form) > 0
 """  # noqa: S608  # expressions of our own
-# Returns the rows that contain none of the phrases.
-_WITHOUT: Final = f"""
+# Returns the rows that do not match the tsquery $6.
+_WITHOUT: Final = """
     SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
         AS k (place, uid, generation, created_at, spec_hash)
-    JOIN datastorage.{{table}} AS r USING (uid, generation, created_at, spec_hash)
-    WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
-        WHERE r.search @@ {tsquery("phraseto_tsquery", "phrase")})
-"""  # noqa: S608  # expressions of our own
+    JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
+    WHERE (r.search @@ $6::text::tsquery) IS NOT TRUE
+"""
 # In an archive with many records, words that together are in more than this share of them select no records,
 # and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
@@ -62,7 +61,7 @@ class FullText:
         self,
         database: Database,
         *,
-        synonyms: Groups = (),
+        synonyms: SynonymGroups = (),
         limits: RankLimits = RankLimits(),
         clue_limits: ClueLimits = ClueLimits(),
     ) -> None:
@@ -136,13 +135,16 @@ class FullText:
         """Return the rows that contain none of the words and phrases."""
         found: set[Place] = set()
         async with reading(self._database) as connection:
+            forms = await self._phrases(connection, excluded)
+            if not forms:  # all are in every text, such as "the", and leave out nothing
+                return set(places)
             for table in Table:
                 numbered = [(n, place.key) for n, place in enumerate(places) if place.table is table]
                 rows = await connection.fetch(
                     _WITHOUT.format(table=table.value),
                     [n for n, _ in numbered],
                     *key_columns([key for _, key in numbered]),
-                    list(map(as_searched, excluded)),
+                    joined(" | ", forms),
                 )
                 found.update(places[row["place"]] for row in rows)
         return found

@@ -11,20 +11,14 @@ from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
+from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to, with_conditions
 from datastorage.storage.matches import Background, Match, Near, Similarities
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
-_COUNT: Final = ShapedStatement("""
-    SELECT count(*) FROM (
-        SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
-        UNION ALL
-        SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
-        LIMIT $1) AS some_rows
-""")
+_COUNT: Final = ShapedStatement(count_up_to("$1"))
 # The newest records of a text, $1 at most. The statement around it provides "near", which has the text_hash.
 # Of several in one second, the same are taken wherever PostgreSQL has put them.
 _THEIR_RECORDS: Final = """
@@ -126,6 +120,7 @@ _BACKGROUND_OF: Final = """
             FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash LIMIT 1) AS known
         LIMIT {texts:d}) AS some_texts
 """
+# The texts that stand for all others, in _BACKGROUND.
 _SAMPLE: Final = 200
 # The texts of a namespace are those of this many of its newest records of each kind. Reading 2,000 takes
 # three times as long, 18 ms in an archive of a million.
@@ -158,9 +153,10 @@ class WalkLimits:
     one scan of each index, and is enough for most questions."""
 
 
-# What two sentence models have on average, for an archive with too few texts to say.
+# What two sentence models have on average, for an archive with fewer texts than are enough to say.
 _USUAL: Final = Background(0.1, 0.08)
 _ENOUGH_TEXTS: Final = 30
+# Texts that all say the same do not differ, and the deviation is the unit of the scores.
 _MIN_DEVIATION: Final = 0.001
 
 
@@ -192,7 +188,7 @@ class Nearest:
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> Near:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
-        with self._refusals_pass():
+        with self._refused_for_now():
             number, given = await self._model_id(), pgvector.Vector(vector)
             found = await self._search(number, criteria, given, limit, per_text)
             return Near(found, vector, is_all=len(found) < limit)
@@ -206,7 +202,7 @@ class Nearest:
         could otherwise compute from the scores what the texts there are about.
         """
         given = pgvector.Vector(vector)
-        with self._refusals_pass():
+        with self._refused_for_now():
             await self._check_schema()
             others = None if criteria.namespace is None else await self._some_hashes(criteria)
             async with reading(self._vectors, chain=VECTORS) as connection:
@@ -232,7 +228,8 @@ class Nearest:
         return sorted(row["text_hash"] for row in rows)
 
     @contextmanager
-    def _refusals_pass(self) -> Iterator[None]:
+    def _refused_for_now(self) -> Iterator[None]:
+        """Raise TransientError where PostgreSQL refuses a vector: it is right, and the connection is old."""
         try:
             yield
         except RecordRefusedError as error:

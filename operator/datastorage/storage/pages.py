@@ -1,16 +1,14 @@
 """The statements that read records: pages, single objects and incidents."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Table, Via
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, ShapedStatement, with_conditions
-from datastorage.storage.keys import key_columns
-from datastorage.storage.matches import Match
+from datastorage.storage.contents import MAX_ANSWER_BYTES, load_rows, stored_row
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, ShapedStatement
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
 from datastorage.storage.readonly import ONE_PLAN, plan_for, reading
 
@@ -152,81 +150,6 @@ _NEWEST_OF_NAME: Final = """
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
 """
-# The number of records that have a value in a column, up to $3 in each table.
-_COUNTED: Final = """
-        (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r
-            WHERE r.{column} = given.shared AND {{of_audit_records}} LIMIT $3) AS counted)
-        + (SELECT count(*) FROM (
-            SELECT FROM datastorage.action_traces AS r
-            WHERE r.{column} = given.shared AND {{of_action_traces}} AND {{newest}} LIMIT $3) AS counted)
-        AS rows"""
-_SHARING: Final = with_conditions(f"""
-    SELECT given.shared AS text_hash, NULL AS correlation_id, {_COUNTED.format(column="text_hash")}
-    FROM unnest($1::bytea[]) AS given (shared)
-    UNION ALL
-    SELECT NULL, given.shared, {_COUNTED.format(column="correlation_id")}
-    FROM unnest($2::text[]) AS given (shared)
-""")  # noqa: S608  # names of our own
-_CORRELATION_IDS: Final = """
-    WITH wanted AS (
-        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
-            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place))
-    SELECT k.place, r.correlation_id
-    FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
-    WHERE k.table_name = 'audit_records' AND r.correlation_id IS NOT NULL
-    UNION ALL
-    SELECT k.place, r.correlation_id
-    FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
-    WHERE k.table_name = 'action_traces' AND r.correlation_id IS NOT NULL
-"""
-# The newest rows of each correlation ID, $2 of each table: the last ones of its timeline. Several may have
-# happened in the same second; which of them are taken must not depend on where PostgreSQL has put them.
-_CORRELATED: Final = with_conditions("""
-    SELECT given.shared AS correlation_id, found.* FROM unnest($1::text[]) AS given (shared)
-    CROSS JOIN LATERAL (
-        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
-        FROM datastorage.audit_records AS r
-        WHERE r.correlation_id = given.shared AND {of_audit_records}
-        ORDER BY r.happened_at DESC, ARRAY[r.resource_version, r.generation, r.stored_order] DESC
-        LIMIT $2)
-        UNION ALL
-        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash
-        FROM datastorage.action_traces AS r
-        WHERE r.correlation_id = given.shared AND {of_action_traces} AND {newest}
-        ORDER BY r.happened_at DESC, ARRAY[r.resource_version, r.generation, r.stored_order] DESC
-        LIMIT $2)) AS found
-""")
-# Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
-_LOAD: Final = """
-    WITH wanted AS (
-        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
-            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place)),
-    found AS (
-        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
-            r.namespace, r.name, r.content, r.content_hash, r.stored_at, r.via, r.recorded_by
-        FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
-        WHERE k.table_name = 'audit_records'
-        UNION ALL
-        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
-            r.namespace, r.name, r.content, r.content_hash, r.stored_at, r.via, r.recorded_by
-        FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
-        WHERE k.table_name = 'action_traces'),
-    measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
-    SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
-"""
-# Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
-MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedAndCounted:
-    """Rows, and how many records share a text or a correlation ID with them."""
-
-    rows: Sequence[StoredRow]
-    of_texts: Mapping[bytes, int]
-    """By the hash of the text."""
-    of_correlation_ids: Mapping[str, int]
 
 
 class ArchiveReader:
@@ -281,7 +204,7 @@ class ArchiveReader:
         """Return the newest row of an object, or of one generation of it, that is within the scope."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(ONE, *_in(tables), uid, generation, *astuple(scope))
-        return None if row is None else _stored(row)
+        return None if row is None else stored_row(row)
 
     async def namespaces(self, tables: frozenset[Table], uid: str, generation: int | None) -> list[str]:
         """Return the namespaces with rows of a uid, or of one generation of it; the first five alone."""
@@ -306,53 +229,7 @@ class ArchiveReader:
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
         async with reading(self._database, plan=ONE_PLAN) as connection:
-            return await self._load(connection, places)
-
-    async def correlation_ids(self, places: Sequence[Place]) -> dict[Place, str]:
-        """Return the correlation ID of each of the rows that has one."""
-        async with reading(self._database, plan=ONE_PLAN) as connection:
-            rows = await connection.fetch(_CORRELATION_IDS, *_arrays(places))
-        return {places[row["place"] - 1]: row["correlation_id"] for row in rows}
-
-    async def correlated(
-        self, correlation_ids: Sequence[str], criteria: Criteria, *, limit: int
-    ) -> dict[str, list[Match]]:
-        """Return the newest rows of each correlation ID that meet the criteria, not compared with a question.
-
-        There are at most ``limit`` of each table.
-        """
-        async with reading(self._database, plan=ONE_PLAN) as connection:
-            rows = await connection.fetch(_CORRELATED, correlation_ids, limit, *criteria.arguments)
-        found: dict[str, list[Match]] = {}
-        for row in rows:
-            found.setdefault(row["correlation_id"], []).append(Match(place_of(row), row["text_hash"]))
-        return found
-
-    async def load_and_count(
-        self,
-        places: Sequence[Place],
-        criteria: Criteria,
-        *,
-        texts: Collection[bytes],
-        correlation_ids: Collection[str],
-        limit: int,
-    ) -> LoadedAndCounted:
-        """Return the rows as ``load`` does, and how many records that meet the criteria have each text and
-        each correlation ID.
-
-        ``texts`` are hashes. The records are counted up to ``limit`` in each table.
-        """
-        async with reading(self._database, plan=ONE_PLAN) as connection:
-            rows = await self._load(connection, places)
-            arguments = (list(texts), list(correlation_ids), limit, *criteria.arguments)
-            counts = await connection.fetch(_SHARING, *arguments)
-        of_texts = {row["text_hash"]: row["rows"] for row in counts if row["text_hash"] is not None}
-        of_ids = {row["correlation_id"]: row["rows"] for row in counts if row["correlation_id"] is not None}
-        return LoadedAndCounted(rows, of_texts, of_ids)
-
-    async def _load(self, connection: Session, places: Sequence[Place]) -> list[StoredRow]:
-        rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
-        return [_stored(row) for row in rows]
+            return await load_rows(connection, places, self._max_bytes)
 
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
@@ -372,10 +249,6 @@ def _placed_in_page(rows: Sequence[Any]) -> list[PlacedRow]:
     return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
 
-def _arrays(places: Sequence[Place]) -> tuple[list[Any], ...]:
-    return [place.table.value for place in places], *key_columns([place.key for place in places])
-
-
 def _outline(place: Place, row: Any) -> Outline:
     return Outline(
         place, row["namespace"], row["name"], row["stored_at"], row["content_hash"],
@@ -387,13 +260,6 @@ def _outline(place: Place, row: Any) -> Outline:
 
 def _in(tables: frozenset[Table]) -> tuple[bool, bool]:
     return Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables
-
-
-def _stored(row: Any) -> StoredRow:
-    return StoredRow(
-        place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
-        row["content_hash"], row["diverged"], Via(row["via"]), row["recorded_by"],
-    )  # fmt: skip
 
 
 def _placed(row: Any, *times: datetime) -> PlacedRow:

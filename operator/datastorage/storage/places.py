@@ -3,12 +3,13 @@
 This module needs no connection: answers of a server have the same values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from datastorage.records.record import RecordKey, Table, Via
-from datastorage.storage.keys import key_in
+from datastorage.storage.keys import key_columns, key_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class Outline:
     severity: str | None
     target: tuple[str | None, str | None, str | None]
     """Kind, namespace and name of the object that it is about."""
+
+
+def place_columns(places: Sequence[Place]) -> tuple[list[Any], ...]:
+    """Return places as columns: the tables, and the keys in the order of the primary key."""
+    return [place.table.value for place in places], *key_columns([place.key for place in places])
 
 
 def place_of(row: Any) -> Place:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, ShapedStatement
-from datastorage.storage.synonyms import Groups, SynonymIndex, words_of
+from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to
+from datastorage.storage.synonyms import SynonymGroups, SynonymIndex, words_of
 from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
@@ -44,11 +44,7 @@ _FORMS: Final = ShapedStatement(f"""
         newest, apart,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
-        (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {{of_audit_records}}
-            UNION ALL
-            SELECT FROM datastorage.action_traces AS r WHERE {{of_action_traces}}
-            LIMIT $4) AS some_rows) AS total
+        ({count_up_to("$4")}) AS total
     FROM pace, forms LEFT JOIN synonyms USING (form), LATERAL (
         SELECT count(*) FILTER (WHERE search @@ form) AS rows,
             count(*) FILTER (WHERE search @@ any_of) AS synonym_rows, count(*) AS sampled
@@ -115,9 +111,9 @@ class QuestionWords:
 
 
 class QuestionForms:
-    """Looks up the forms of questions. All methods raise TransientError when PostgreSQL can't serve."""
+    """Looks up the forms of questions. Errors are those of asyncpg; ``reading`` translates them."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: SynonymGroups) -> None:
         """``groups`` are the synonyms."""
         self._groups = groups
         self._index: SynonymIndex | None = None

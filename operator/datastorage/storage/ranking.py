@@ -85,7 +85,10 @@ _WIDER: Final = (2, 16, 128)
 
 
 class Ranking:
-    """Ranks records that meet a condition by the words of a question; returns those that rank highest."""
+    """Ranks records that meet a condition by the words of a question; returns those that rank highest.
+
+    A condition is a tsquery, as text. Errors are those of asyncpg; ``reading`` translates them.
+    """
 
     def __init__(
         self, connection: Session, words: QuestionWords, newest: int, per_text: int, limit: int

@@ -13,8 +13,8 @@ from datastorage.storage.wording import Piece, spellings
 # Each pair of a word and a synonym is looked at for every record that is ranked.
 _MAX_PAIRS: Final = 128
 
-Groups = Sequence[Sequence[str]]
-"""Groups of words and phrases, each as a person writes it."""
+SynonymGroups = Sequence[Sequence[str]]
+"""Groups of words and phrases that mean the same, each as a person writes it."""
 Stems = Mapping[str, str]
 """The stem of each word; empty for a word that is in every text, such as "the"."""
 _Key = tuple[str, ...]
@@ -32,7 +32,7 @@ class Synonym:
 class SynonymIndex:
     """Finds the members of groups in a question."""
 
-    def __init__(self, groups: Groups, stems: Stems) -> None:
+    def __init__(self, groups: SynonymGroups, stems: Stems) -> None:
         """``stems`` has all of the groups' ``words_of``."""
         self._synonyms: dict[_Key, dict[str, _Key]] = {}
         for group in groups:
@@ -68,7 +68,7 @@ class SynonymIndex:
                 start += 1
 
 
-def words_of(groups: Groups) -> list[str]:
+def words_of(groups: SynonymGroups) -> list[str]:
     """Return all words of groups."""
     texts = (text for group in groups for member in group for text in spellings(member))
     return list(dict.fromkeys(word for text in texts for word in text.split()))

@@ -41,7 +41,10 @@ def parse(text: str, source: str, known: Sequence[str] = ()) -> Document:
     try:
         return _Reader(text, known).document()
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{source} is not TOML: {_lowered(str(error))}") from None
+        raise ConfigurationError(
+            f"{source} is not TOML: {_lowered(str(error))}: write each group once, "
+            'as NAME = ["word", "other word"]'
+        ) from None
     except _FaultError as fault:
         raise ConfigurationError(f"{source}{fault}") from None
 

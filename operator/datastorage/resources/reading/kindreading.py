@@ -34,7 +34,7 @@ FilterName = Literal[
 
 FILTERS: Final[tuple[FilterName, ...]] = get_args(FilterName)
 
-_MAX_SUMMARY_CHARACTERS: Final = 160
+_MAX_BRIEF_CHARACTERS: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +135,8 @@ class Reading:
         ref = mapping_in(spec, self.target_field)
         return "/".join(filter(None, (string_in(ref, name) for name in ("kind", "namespace", "name"))))
 
-    def summary(self, spec: Spec) -> str:
+    def in_brief(self, spec: Spec) -> str:
         """Return the action and the first remark on it, short enough for one line of a table."""
         remark = next((remark for remark in self.remarks(spec) if remark), "")
         text = ": ".join(filter(None, (self.done(spec), remark)))
-        return text if len(text) <= _MAX_SUMMARY_CHARACTERS else f"{text[: _MAX_SUMMARY_CHARACTERS - 1]}…"
+        return text if len(text) <= _MAX_BRIEF_CHARACTERS else f"{text[: _MAX_BRIEF_CHARACTERS - 1]}…"
