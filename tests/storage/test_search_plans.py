@@ -401,7 +401,7 @@ async def test_a_long_record_is_unpacked_once_for_all_words(databases: TestDatab
 
     async def pages(connection: Session, asked: Sequence[str]) -> int:
         weights, none = [1.0] * len(asked), [None] * len(asked)
-        arguments = (words[0], asked, weights, [0.0] * len(asked), none, [], [], 3, 10)
+        arguments: tuple[Any, ...] = (words[0], asked, weights, [0.0] * len(asked), none, [], [], 3, 10)
         sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {ranking.RANK_ALL}"
         answer = json.loads(await connection.fetchval(sql, *arguments, *Criteria().arguments))
         return int(answer[0]["Plan"]["Shared Hit Blocks"])
