@@ -50,12 +50,15 @@ def _ranking(matching: str, more: str = "") -> str:
     A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its
     frequency in the record, relative to the record's length. One of its synonyms ($5: all of a word in one,
     $7: each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency
-    of a phrase is the mean of those of its words: the rank of a phrase has another scale.
+    of a phrase is the mean of those of its words: the rank of a phrase has another scale. So it is with a
+    word that PostgreSQL splits ("1e9" and "a" of "1e9a"), whose rank would take the time of comparing every
+    place of one part with every place of the other.
     """
     return with_conditions(f"""
     WITH {matching},
     words AS MATERIALIZED (
-        SELECT form::tsquery AS form, weight, synonym_weight, any_of::tsquery AS any_of, number
+        SELECT form::tsquery AS form, replace(form, ' & ', ' | ')::tsquery AS parts, weight, synonym_weight,
+            any_of::tsquery AS any_of, number
         FROM unnest($2::text[], $3::float8[], $4::float8[], $5::text[])
             WITH ORDINALITY AS given (form, weight, synonym_weight, any_of, number)),
     synonyms AS MATERIALIZED (
@@ -64,8 +67,10 @@ def _ranking(matching: str, more: str = "") -> str:
         FROM unnest($6::int[], $7::text[]) AS given (number, synonym)),
     ranked AS (
         SELECT table_name, uid, generation, created_at, spec_hash, text_hash,
-            (SELECT sum(greatest(weight * ts_rank(unpacked, form, 1), CASE WHEN unpacked @@ any_of THEN
-                synonym_weight * (SELECT max(ts_rank(unpacked, s.words, 1)) FROM synonyms AS s
+            (SELECT sum(greatest(
+                CASE WHEN unpacked @@ form THEN weight * ts_rank(unpacked, parts, 1) ELSE 0 END,
+                CASE WHEN unpacked @@ any_of THEN synonym_weight * (
+                    SELECT max(ts_rank(unpacked, s.words, 1)) FROM synonyms AS s
                     WHERE s.number = words.number AND unpacked @@ s.form) END)) / sum(weight)
             FROM words) AS share
         FROM (SELECT *, {_UNPACKED} AS unpacked FROM matching OFFSET 0) AS r),
