@@ -37,6 +37,13 @@ from tests.support.tasks import Spawn
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
+_FULL_DISK = """
+    CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON datastorage.embeddings_1_1 FOR EACH ROW
+        EXECUTE FUNCTION public.full_disk()
+"""
+
 PACE = Pace(interval=0.02, away=0.02)
 AWAY = EmbedderUnavailableError("The embedder does not answer")
 
@@ -307,6 +314,32 @@ async def test_damaged_tables_leave_all_vectors_pending_until_they_are_mended(
     await owner.execute("ALTER TABLE datastorage.hidden RENAME TO embeddings_1")
     await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
+
+
+async def test_a_full_disk_of_the_vectors_is_one_outage(
+    stage: Stage, spawn: Spawn, owner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is read there meanwhile proves nothing."""
+    stage.provider.failure = AWAY
+    batch = records(3)
+    await stage.writer.store(batch)
+    stage.provider.failure = None
+    await stage.tables.model_id()
+    await owner.execute(_FULL_DISK)
+    caplog.clear()
+    spawn(stage.backfill.run())
+    for _ in range(3):
+        await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now(), attempts = 0")
+        await eventually(partial(_all_were_tried, owner), seconds=20)
+    said = [line for line in caplog.messages if line.startswith("vector_store ")]
+    assert said == ["vector_store does not serve"]
+    await owner.execute("DROP TRIGGER full_disk ON datastorage.embeddings_1_1")
+    await until_depth(stage, 0)
+    assert await stage.missing(batch) == set()
+
+
+async def _all_were_tried(owner: Any) -> bool:
+    return bool(await owner.fetchval("SELECT min(attempts) > 0 FROM datastorage.vector_outbox"))
 
 
 def depth_in_metrics() -> float | None:

@@ -26,10 +26,11 @@ from datastorage.records.record import Table
 from datastorage.records.vector import Matrix
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
-from datastorage.storage.fulltext import RankLimits
+from datastorage.storage.fulltext import FullText, RankLimits
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases
@@ -484,6 +485,20 @@ async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_the
     )
     ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
     assert names(await ranking.search("drain node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_parts(
+    archive: SearchableArchive,
+) -> None:
+    """To compare their places takes time that grows with the square of their number."""
+    await archive.put(
+        said("restart", "pod 1e9abc on node", name="near"), said("restart", "1e9 pod on node abc", name="far")
+    )
+    full_text = FullText(archive.store.database)
+    found = await full_text.find(Criteria(), Wording(["1e9abc"]), limit=10, per_text=3)
+    assert found is not None
+    near, far = (match.share for match in found)
+    assert near == far > 0
 
 
 @pytest.mark.parametrize(("few_records", "is_ranked"), [(70, False), (71, True)])

@@ -31,6 +31,8 @@ from datastorage.storage.ranking import Ranking
 from datastorage.storage.readonly import ONE_PLAN, reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
+from datastorage.storage.write import Archive
+from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 _MODEL = EmbeddingModel("test", "small", 3)
@@ -390,6 +392,25 @@ async def test_words_that_no_record_has_are_not_looked_for_row_by_row(
     read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
     assert read
     assert all(name.endswith("search_idx") for name in read), read
+
+
+async def test_a_long_record_is_unpacked_once_for_all_words(databases: TestDatabases) -> None:
+    """PostgreSQL keeps its words beside the row, and each reading of them takes further pages."""
+    words = [f"word{n}" for n in range(16)]
+    spec = {**AUDIT_SPEC, "message": " ".join([*words, *(f"filler{n * n}" for n in range(1_500))])}
+
+    async def pages(connection: Session, asked: Sequence[str]) -> int:
+        weights, none = [1.0] * len(asked), [None] * len(asked)
+        arguments: tuple[Any, ...] = (words[0], asked, weights, [0.0] * len(asked), none, [], [], 3, 10)
+        sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {ranking.RANK_ALL}"
+        answer = json.loads(await connection.fetchval(sql, *arguments, *Criteria().arguments))
+        return int(answer[0]["Plan"]["Shared Hit Blocks"])
+
+    async with _opened(await databases.clone()) as database:
+        await Archive(database).write([record_of(audit_record(spec))])
+        async with reading(database) as connection:
+            await pages(connection, words)  # the first time also reads the catalog
+            assert await pages(connection, words) == await pages(connection, words[:1])
 
 
 async def test_few_records_are_ranked_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,55 @@ async def test_an_outage_ends_although_all_who_waited_were_cancelled(
     await breaker.close()
 
 
+async def test_a_trial_ends_no_outage_between_two_failures_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe
+) -> None:
+    """A server with a full disk takes the trial and refuses work, which comes every few seconds."""
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(delay: float) -> None:
+        if delay:
+            delays.append(delay)
+        await sleep(0)
+
+    async def outage() -> None:
+        with pytest.raises(TransientError):
+            await breaker.attempt(dependency.operation)
+        while breaker.reason is not None:
+            await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+    dependency = Dependency()
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe, trial=Probe())
+    dependency.down = True
+    for _ in range(7):
+        await outage()
+    assert delays[1::2] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    dependency.down = False
+    await breaker.attempt(dependency.operation)
+    dependency.down = True
+    await outage()
+    assert delays[-1] == 2.0
+    await breaker.close()
+
+
+async def test_a_success_that_proves_nothing_does_not_end_an_outage(probe: Probe) -> None:
+    dependency = Dependency()
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe, trial=Probe(), pace=Pace(first=0.0, max=10_000.0))
+    dependency.down = True
+    with pytest.raises(TransientError):
+        await breaker.attempt(dependency.operation)
+    await eventually(lambda: breaker.serving)
+    dependency.down = False
+    assert await breaker.attempt(dependency.operation, is_proof=False) == "done"
+    assert breaker.reason is not None
+    await breaker.attempt(dependency.operation)
+    assert breaker.reason is None
+    await breaker.close()
+
+
 async def test_no_trial_is_made_beside_an_operation_that_shows_as_much(probe: Probe, spawn: Spawn) -> None:
     trial, answered = Probe(), asyncio.Event()
     breaker = Breaker(metrics.Dependency.POSTGRES, probe, trial=trial, pace=Pace(first=0.0, max=0.0))

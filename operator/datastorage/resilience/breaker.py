@@ -36,6 +36,9 @@ class Pace:
     max_refused: float = 60.0
     """Between two attempts at work that is refused while other work is served, and that can't be made
     smaller."""
+    max_confirm: float = 60.0
+    """Before the trial that confirms the end of an outage. The pauses grow while operations fail although the
+    probe succeeds: where they are rare, no trial may end the outage between two of them."""
     remind: float = 30.0
     """Between two log lines about one outage, or about one piece of refused work."""
     quiet: float = 0.0
@@ -90,6 +93,7 @@ class Breaker:
         # succeeds while the operation still fails (a read-only server, a full disk) must not cause a hot
         # loop.
         self._backoff = Backoff(pace.first, pace.max)
+        self._confirm_backoff = Backoff(pace.max, pace.max_confirm)
         self._reason: str | None = None
         self._serving_since = -math.inf
         # The latest refusal of each call of ``run`` that repeats refused work.
@@ -163,13 +167,15 @@ class Breaker:
             except TransientError:
                 continue
 
-    async def attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def attempt(self, operation: Callable[[], Awaitable[T]], *, is_proof: bool = True) -> T:
         """Try the operation once and return its result; don't try it while the dependency is away.
+
+        Without ``is_proof``, its success does not end an outage: a server that can't write may be read.
 
         Raises TransientError with the reason; its subclass WorkRefusedError as ``judge`` does.
         """
         try:
-            return await self._try_if_serving(operation)
+            return await self._try_if_serving(operation, is_proof=is_proof)
         except WorkRefusedError:
             raise
         except TransientError:
@@ -185,19 +191,19 @@ class Breaker:
         if self._probing is not None:
             await end_tasks([self._probing])
 
-    async def _try_if_serving(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _try_if_serving(self, operation: Callable[[], Awaitable[T]], *, is_proof: bool) -> T:
         if not self._closed.is_set():
             raise TransientError(self._reason)
-        return await self._try(operation)
+        return await self._try(operation, is_proof=is_proof)
 
-    async def _try(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _try(self, operation: Callable[[], Awaitable[T]], *, is_proof: bool = True) -> T:
         self._under_way += 1
         try:
-            return await self._tried(operation)
+            return await self._tried(operation, is_proof=is_proof)
         finally:
             self._under_way -= 1
 
-    async def _tried(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _tried(self, operation: Callable[[], Awaitable[T]], *, is_proof: bool) -> T:
         try:
             result = await (operation() if self._within is None else self._within.judge(operation))
         except (RecordRefusedError, WorkRefusedError) as error:
@@ -207,7 +213,10 @@ class Breaker:
             self._count_error()
             self._failed(error, self._probe)
             raise
-        self._succeeded()
+        if is_proof:
+            if operation is not self._trial:
+                self._confirm_backoff.reset()
+            self._succeeded()
         return result
 
     async def _try_harmless_work(self, refusal: Exception) -> None:
@@ -248,13 +257,12 @@ class Breaker:
         # Every caller may have been cancelled, and no other may come: whoever looks at ``reason`` would hold
         # the dependency to be away for ever.
         while True:
-            await asyncio.sleep(self._pace.max)
-            if self._reason is None:
+            await asyncio.sleep(self._confirm_backoff.next())
+            if self._reason is None or (not self._under_way and await self._confirm()):
                 return
-            if not self._under_way:
-                await self._confirm()
 
-    async def _confirm(self) -> None:
+    async def _confirm(self) -> bool:
+        """Make the trial; return whether that has ended the outage."""
         try:
             await self._try(self._trial)
         except (TransientError, RecordRefusedError):
@@ -262,6 +270,9 @@ class Breaker:
         except Exception as error:  # noqa: BLE001  # whatever it is, callers are not to be kept from trying
             self._reason = f"{type(error).__name__}: {error}"
             self._outages.remind(self._reason)
+        else:
+            return True
+        return False
 
     async def _probe_until_it_serves(self) -> None:
         while True:

@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 # with $7 rows or more is ignored.
 #
 # To look at each word of a row takes fifteen times as long as the two conditions before, so it is done only
-# where these leave it possible that positions are missing: a position takes two bytes, and so many words as
-# it takes to reach the last one are in no record below 8,000 bytes.
+# where these leave it possible that positions are missing. A position takes two bytes. A record has at most
+# two words per byte (one sign that stands for six others has three bytes), so that all those of its text are
+# before the last position if it is below 8,000 bytes. The parts of words in camel case come after them.
 CLUES: Final = with_conditions(rf"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,

@@ -38,6 +38,11 @@ _NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS)}),
 # The tables that have so many.
 _FULL: Final = "ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10)"
 
+# PostgreSQL keeps a long value compressed, and every function unpacks it again: for questions of many words
+# among long records, that took most of the time. So it is unpacked once per row. This function returns a
+# copy, for all words have the weight D already; a short value needs none.
+_UNPACKED: Final = "CASE WHEN pg_column_size(search) > 1000 THEN setweight(search, 'D') ELSE search END"
+
 
 def _ranking(matching: str, more: str = "") -> str:
     """Return the statement that ranks the rows ``matching`` that meet the condition $1.
@@ -45,12 +50,15 @@ def _ranking(matching: str, more: str = "") -> str:
     A share is a sum over the words ($2), divided by all weights ($3): each counts its weight times its
     frequency in the record, relative to the record's length. One of its synonyms ($5: all of a word in one,
     $7: each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency
-    of a phrase is the mean of those of its words: the rank of a phrase has another scale.
+    of a phrase is the mean of those of its words: the rank of a phrase has another scale. So it is with a
+    word that PostgreSQL splits ("1e9" and "a" of "1e9a"), whose rank would take the time of comparing every
+    place of one part with every place of the other.
     """
     return with_conditions(f"""
     WITH {matching},
     words AS MATERIALIZED (
-        SELECT form::tsquery AS form, weight, synonym_weight, any_of::tsquery AS any_of, number
+        SELECT form::tsquery AS form, replace(form, ' & ', ' | ')::tsquery AS parts, weight, synonym_weight,
+            any_of::tsquery AS any_of, number
         FROM unnest($2::text[], $3::float8[], $4::float8[], $5::text[])
             WITH ORDINALITY AS given (form, weight, synonym_weight, any_of, number)),
     synonyms AS MATERIALIZED (
@@ -59,11 +67,13 @@ def _ranking(matching: str, more: str = "") -> str:
         FROM unnest($6::int[], $7::text[]) AS given (number, synonym)),
     ranked AS (
         SELECT table_name, uid, generation, created_at, spec_hash, text_hash,
-            (SELECT sum(greatest(weight * ts_rank(search, form, 1), CASE WHEN search @@ any_of THEN
-                synonym_weight * (SELECT max(ts_rank(search, s.words, 1)) FROM synonyms AS s
-                    WHERE s.number = words.number AND search @@ s.form) END)) / sum(weight)
+            (SELECT sum(greatest(
+                CASE WHEN unpacked @@ form THEN weight * ts_rank(unpacked, parts, 1) ELSE 0 END,
+                CASE WHEN unpacked @@ any_of THEN synonym_weight * (
+                    SELECT max(ts_rank(unpacked, s.words, 1)) FROM synonyms AS s
+                    WHERE s.number = words.number AND unpacked @@ s.form) END)) / sum(weight)
             FROM words) AS share
-        FROM matching),
+        FROM (SELECT *, {_UNPACKED} AS unpacked FROM matching OFFSET 0) AS r),
     numbered AS (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))

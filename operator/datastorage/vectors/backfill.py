@@ -181,7 +181,7 @@ class Backfill:
     async def _write(self, claim: Claim) -> tuple[bool, bool]:
         store = self._dependencies.vector_store
         hashes = list({row.text_hash for row in claim.rows})
-        present = await store.attempt(lambda: self._vectors.existing(hashes))
+        present = await store.attempt(lambda: self._vectors.existing(hashes), is_proof=False)
         embeddings = await self._embedder.embed(
             {row.text_hash: row.text for row in claim.rows if row.text_hash not in present},
             timeout_seconds=None,
