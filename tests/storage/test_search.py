@@ -26,9 +26,10 @@ from datastorage.records.record import Table
 from datastorage.records.vector import Matrix
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
-from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
+from datastorage.storage.ranking import RankLimits
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
@@ -499,6 +500,20 @@ async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_part
     assert found is not None
     near, far = (match.share for match in found)
     assert near == far > 0
+
+
+async def test_of_few_records_the_rarest_words_select_and_others_only_order(
+    archive: SearchableArchive,
+) -> None:
+    """What has all words has the rarest one, so nothing better is left out."""
+    await archive.put(
+        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(10)),
+        said("restart", "node number", name="rare", creationTimestamp="2026-01-01T00:00:00Z"),
+        said("restart", "pod on the node", name="both", creationTimestamp="2026-01-01T00:00:00Z"),
+    )
+    limited = archive.limited(rank=RankLimits(selected_of_few=5), clues=ClueLimits(events=0)).ask
+    found = names(await limited.search("pod node", mode=SearchMode.TEXT))
+    assert found == ["both", "rare"]
 
 
 @pytest.mark.parametrize(("few_records", "is_ranked"), [(70, False), (71, True)])

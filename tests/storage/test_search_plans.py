@@ -22,12 +22,12 @@ from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope, Shape, ShapedStatement
-from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.fulltext import FullText
 from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.ranking import Ranking
+from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.readonly import ONE_PLAN, reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
@@ -424,7 +424,8 @@ async def test_few_records_are_ranked_once(database: Database, monkeypatch: pyte
         return await fetch(self, sql, *arguments, **options)
 
     monkeypatch.setattr(Session, "fetch", spied)
-    words = FullText(database, synonyms=[("padding", "word9")], limits=RankLimits(few_records=1_000_000))
+    limits = RankLimits(few_records=1_000_000)
+    words = FullText(database, synonyms=[("padding", "word9")], limits=limits)
     assert await words.find(Criteria(), Wording(["padding", "word7"]), limit=10, per_text=3)
     assert ranked == [ranking.RANK_ALL]
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from datastorage.query.questionwords import wording
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.ranking import RankLimits
 from harness.objects import audit_record
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import SearchableArchive, searchable

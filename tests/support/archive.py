@@ -21,10 +21,11 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.contents import MAX_ANSWER_BYTES
-from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.fulltext import FullText
 from datastorage.storage.hits import HitReader
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.ranking import RankLimits
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.summaries import Summaries
 from datastorage.storage.vectors import VectorTables

@@ -5,7 +5,6 @@ records with more words of the question, and with rarer ones, come first. A syno
 """
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -21,7 +20,7 @@ from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import QuestionForms, QuestionWords
-from datastorage.storage.ranking import Ranking
+from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
@@ -38,20 +37,6 @@ _WITHOUT: Final = """
     JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
     WHERE (r.search @@ $6::text::tsquery) IS NOT TRUE
 """
-# In an archive with many records, words that together are in more than this share of them select no records,
-# and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
-_COMMON: Final = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class RankLimits:
-    """Limits on the number of records that are ranked for a question."""
-
-    few_records: int = 5_000
-    """Of up to this many records that meet the criteria, all that have a word of the question are ranked."""
-    newest: int = 300
-    """Rows of each table that are ranked for a condition where there are more records. Between two rows with
-    a common word are fifty others, and reading those takes most of the time."""
 
 
 class FullText:
@@ -112,10 +97,11 @@ class FullText:
             # How to find the rows depends on how many have the words.
             await change_plan(connection, plan, OWN_PLAN)
             phrases, excluded = await self._required_phrases(connection, wording)
-            ranking = Ranking(connection, words, max(limit, self._limits.newest), per_text, limit)
-            if words.total <= self._limits.few_records:
-                return await ranking.all(criteria, _conditions(words, math.inf, phrases, excluded).words)
-            conditions = _conditions(words, _COMMON, phrases, excluded)
+            ranking = Ranking(connection, words, self._limits, per_text, limit)
+            conditions = _conditions(words, ranking.room, phrases, excluded)
+            if ranking.are_few:
+                # Whatever has all words has the rarest one, too.
+                return await ranking.all(criteria, conditions.words_or_synonyms)
             rows, full = await ranking.newest(criteria, conditions.words, conditions.share)
             if full and conditions.all_words is not None:
                 within = replace(criteria, tables=full)
@@ -179,6 +165,11 @@ class _Conditions:
     synonyms: str | None = None
     """One about synonyms, if their records could displace some of the first condition."""
     synonym_share: float = 0.0
+
+    @property
+    def words_or_synonyms(self) -> str:
+        """The first condition and that about synonyms in one."""
+        return joined(" | ", [each for each in (self.words, self.synonyms) if each is not None])
 
 
 def _conditions(

@@ -1,7 +1,7 @@
 """Ranks records by the words of a question that they have."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -87,11 +87,27 @@ def _ranking(matching: str, more: str = "") -> str:
 
 RANK_ALL: Final = _ranking(_ALL)
 RANK_NEWEST: Final = _ranking(_NEWEST, f", {_FULL} AS full_tables")
+# In an archive with many records, words that together are in more than this share of them select no records,
+# and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
+_COMMON: Final = 0.02
 # A smaller share is not well known: five of the thousand newest records, or fewer.
 _KNOWN_SHARE: Final = 0.005
 # The newest records with a word are looked for in a time that is so many times as long as should be enough,
 # and at last in all time.
 _WIDER: Final = (2, 16, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class RankLimits:
+    """Limits on the number of records that are ranked for a question."""
+
+    few_records: int = 5_000
+    """Of up to this many records that meet the criteria, all that the words select are ranked."""
+    selected_of_few: int = 1_500
+    """Of few records, the words select about so many, the rarest words first; more if the rarest one does."""
+    newest: int = 300
+    """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
+    others, and reading those takes most of the time."""
 
 
 class Ranking:
@@ -101,13 +117,27 @@ class Ranking:
     """
 
     def __init__(
-        self, connection: Session, words: QuestionWords, newest: int, per_text: int, limit: int
+        self, connection: Session, words: QuestionWords, limits: RankLimits, per_text: int, limit: int
     ) -> None:
-        """Of each kind, ``newest`` records are ranked by ``newest()``. The others limit what is returned."""
+        """At most ``limit`` rows are returned, and ``per_text`` of each text.
+
+        Of the words, the records are counted up to one more than ``limits.few_records``.
+        """
         self._connection = connection
         self._words = words
-        self._newest = newest
+        self._newest = max(limit, limits.newest)
+        self._limits = limits
         self._arguments = (*_arguments(words.forms), per_text, limit)
+
+    @property
+    def are_few(self) -> bool:
+        """Whether ``all`` is the way to rank the records, or ``newest``."""
+        return self._words.total <= self._limits.few_records
+
+    @property
+    def room(self) -> float:
+        """The share of the records that words may have together if they select records."""
+        return self._limits.selected_of_few / max(self._words.total, 1) if self.are_few else _COMMON
 
     async def all(self, criteria: Criteria, condition: str) -> list[Any]:
         """Rank all records that meet the condition."""
