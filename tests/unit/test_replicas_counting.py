@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
@@ -83,6 +83,7 @@ def test_an_interval_longer_than_a_minute_still_counts() -> None:
     st.lists(st.floats(0.0001, 4.9), min_size=1, max_size=60),
     st.sampled_from([0.5, 0.95, 0.99]),
 )
+@example([0.0625, 0.0625, 0.0625, 1.0, 1.0, 1.0], 0.5)
 def test_a_quantile_is_in_the_bucket_of_the_true_one(values: list[float], share: float) -> None:
     counts = {bound: float(sum(value <= bound for value in values)) for bound in _BOUNDS}
     true = sorted(values)[math.ceil(share * len(values) - 1e-9) - 1]

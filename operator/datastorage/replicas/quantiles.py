@@ -40,7 +40,8 @@ def quantile(buckets: Buckets, share: float) -> float | None:
         if math.isinf(bound):
             break
         if count >= rank and count > below:
-            return lower + (bound - lower) * (rank - below) / (count - below)
+            # Rounding could lead out of the bucket.
+            return min(bound, lower + (bound - lower) * (rank - below) / (count - below))
         lower, below = bound, max(below, count)
     return lower
 
