@@ -107,6 +107,14 @@ class Stage:
             archive=self.archive, embedder=self.embedder, on_pending=self.backfill.request
         )
 
+    async def store_pending(self, count: int) -> list[Record]:
+        """Store records whose vectors are pending, because the embedder was away meanwhile."""
+        self.provider.failure = AWAY
+        batch = records(count)
+        await self.writer.store(batch)
+        self.provider.failure = None
+        return batch
+
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
         return (await self.outbox.depths()).get(state, OutboxDepth()).depth
 
@@ -191,9 +199,7 @@ async def test_batches_of_a_slow_model_become_smaller(database: Database, spawn:
 
 async def test_only_objects_whose_vectors_were_written_are_looked_at(stage: Stage, spawn: Spawn) -> None:
     spawn(stage.backfill.run())
-    stage.provider.failure = AWAY
-    await stage.writer.store(records(3))
-    stage.provider.failure = None
+    await stage.store_pending(3)
     await until_depth(stage, 0)
     assert await stage.promotion.wait(DEADLINE_SECONDS)
     await stage.rounds_are_over()
@@ -282,10 +288,7 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
 async def test_two_replicas_share_the_work_and_write_everything_once(
     stage: Stage, database: Database, spawn: Spawn
 ) -> None:
-    stage.provider.failure = AWAY
-    batch = records(1200)
-    await stage.writer.store(batch)
-    stage.provider.failure = None
+    batch = await stage.store_pending(1200)
     second = Stage(database)
     spawn(stage.backfill.run())
     spawn(second.backfill.run())
@@ -302,10 +305,7 @@ async def test_two_replicas_share_the_work_and_write_everything_once(
 async def test_damaged_tables_leave_all_vectors_pending_until_they_are_mended(
     stage: Stage, spawn: Spawn, owner: Any
 ) -> None:
-    stage.provider.failure = AWAY
-    batch = records(3)
-    await stage.writer.store(batch)
-    stage.provider.failure = None
+    batch = await stage.store_pending(3)
     await stage.tables.model_id()
     await owner.execute("ALTER TABLE datastorage.embeddings_1 RENAME TO hidden")
     spawn(stage.backfill.run())
@@ -320,10 +320,7 @@ async def test_a_full_disk_of_the_vectors_is_one_outage(
     stage: Stage, spawn: Spawn, owner: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is read there meanwhile proves nothing."""
-    stage.provider.failure = AWAY
-    batch = records(3)
-    await stage.writer.store(batch)
-    stage.provider.failure = None
+    batch = await stage.store_pending(3)
     await stage.tables.model_id()
     await owner.execute(_FULL_DISK)
     caplog.clear()

@@ -16,6 +16,8 @@ from tests.support.fakes import Probe
 from tests.support.pace import AT_ONCE
 from tests.support.tasks import Spawn
 
+_sleep = asyncio.sleep  # ``delays`` replaces the other name
+
 
 class Dependency:
     """Serves, or does not."""
@@ -33,6 +35,21 @@ class Dependency:
 
     async def probe(self) -> None:
         await self.operation()
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that are made, the longest that chance allows; they take no time."""
+    made: list[float] = []
+
+    async def record(delay: float) -> None:
+        if delay:
+            made.append(delay)
+        await _sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+    return made
 
 
 async def test_a_result_is_passed_on(breaker: Breaker, recoveries: list[None]) -> None:
@@ -124,25 +141,15 @@ async def test_other_errors_pass(breaker: Breaker) -> None:
 
 
 async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
-    monkeypatch: pytest.MonkeyPatch, probe: Probe, spawn: Spawn
+    delays: list[float], probe: Probe, spawn: Spawn
 ) -> None:
     """A server that answers but can't store (read-only, disk full) is not asked in a hot loop."""
-    delays: list[float] = []
-    sleep = asyncio.sleep
-
-    async def record(delay: float) -> None:
-        if delay:
-            delays.append(delay)
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", record)
-    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     dependency.down = True
     breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     waiting = spawn(breaker.run(dependency.operation))
     while len(delays) < 7:
-        await sleep(0)
+        await _sleep(0)
     dependency.down = False
     await waiting
     assert delays[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
@@ -150,7 +157,7 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
     delays.clear()
     again = spawn(breaker.run(dependency.operation))
     while not delays:
-        await sleep(0)
+        await _sleep(0)
     assert delays[0] == 0.1
     dependency.down = False
     await again
@@ -221,25 +228,16 @@ async def test_an_outage_ends_although_all_who_waited_were_cancelled(
 
 
 async def test_a_trial_ends_no_outage_between_two_failures_again_and_again(
-    monkeypatch: pytest.MonkeyPatch, probe: Probe
+    delays: list[float], probe: Probe
 ) -> None:
     """A server with a full disk takes the trial and refuses work, which comes every few seconds."""
-    delays: list[float] = []
-    sleep = asyncio.sleep
-
-    async def record(delay: float) -> None:
-        if delay:
-            delays.append(delay)
-        await sleep(0)
 
     async def outage() -> None:
         with pytest.raises(TransientError):
             await breaker.attempt(dependency.operation)
         while breaker.reason is not None:
-            await sleep(0)
+            await _sleep(0)
 
-    monkeypatch.setattr(asyncio, "sleep", record)
-    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     breaker = Breaker(metrics.Dependency.POSTGRES, probe, trial=Probe())
     dependency.down = True
