@@ -47,6 +47,7 @@ from harness.absent import as_in_image
 from harness.collector import Collector
 from harness.objects import audit_record
 from harness.polling import until
+from harness.ports import free_port
 from harness.servingcertificates import Authority
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
@@ -622,10 +623,23 @@ async def test_a_missing_file_of_authorities_is_named(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "absent"))
     async with open_traces() as traces:
         make_span(traces)
-        problem = await until(traces.problem, seconds=60, what="a problem")
+        problem = await until(traces.problem, what="a problem")
     assert problem == (
         f"the file of its authorities, {tmp_path}/absent, can't be read (No such file or directory)"
     )
+
+
+async def test_a_directory_of_authorities_is_no_problem_of_its_own(
+    sending: tuple[Collector, Traces], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert sending
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"https://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path))
+    async with open_traces() as traces:
+        make_span(traces)
+        problem = await until(traces.problem, what="a problem")
+    assert problem.startswith("the collector gives no answer (")
 
 
 async def test_a_sampler_that_does_not_exist_is_named_in_the_log(

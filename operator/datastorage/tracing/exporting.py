@@ -185,9 +185,13 @@ class Answers(requests.Session):
 
 
 def _unreadable(authorities: Path) -> str | None:
-    """Return what is wrong with the file of certificate authorities, or None: the library does not say it."""
+    """Return what is wrong with the file of certificate authorities, or None: the library does not say it.
+
+    They may also be in a directory.
+    """
     try:
-        authorities.open("rb").close()
+        if not authorities.is_dir():
+            authorities.open("rb").close()
     except (OSError, ValueError) as error:  # ValueError for an invalid path
         return f"the file of its authorities, {authorities}, can't be read ({connection_trouble(error)})"
     return None
