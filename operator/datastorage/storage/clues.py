@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 # If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
 # with $7 rows or more is ignored.
 #
-# To look at each word of a row takes fifteen times as long as the two conditions before, so it is done only
-# where these leave it possible that positions are missing. A position takes two bytes. A record has at most
-# two words per byte (one sign that stands for six others has three bytes), so that all those of its text are
+# To look at each word of a row takes long, so it is done only where three conditions, each cheaper than the
+# next, leave it possible that positions are missing. A position takes two bytes, and a word at least ten with
+# its first one; an uncompressed value shows so at once that no word has 255 of them. A record has at most two
+# words per byte (one sign that stands for six others has three bytes), so that all those of its text are
 # before the last position if it is below 8,000 bytes. The parts of words in camel case come after them.
 CLUES: Final = with_conditions(rf"""
     WITH clues AS MATERIALIZED (
@@ -59,8 +60,11 @@ CLUES: Final = with_conditions(rf"""
                 SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
                     SELECT *, row_number() OVER (PARTITION BY table_name) AS nth FROM with_words
                     WHERE NOT search @@ clues.form
-                        AND (octet_length(content) >= 8000 OR pg_column_size(search || ''::tsvector) >=
-                            pg_column_size(ts_delete(search, clues.lexemes)) + 2 * 255)
+                        AND (octet_length(content) >= 8000 OR (
+                            (pg_column_compression(search) IS NOT NULL
+                                OR pg_column_size(search) >= 10 * length(search) + 500)
+                            AND pg_column_size(search || ''::tsvector) >=
+                                pg_column_size(ts_delete(search, clues.lexemes)) + 2 * 255))
                         AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
                             WHERE known.lexeme = ANY (clues.lexemes)
                                 AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))

@@ -5,8 +5,7 @@ records with more words of the question, and with rarer ones, come first. A syno
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any, Final
 
 from datastorage.records.record import Table
@@ -19,9 +18,10 @@ from datastorage.storage.criteria import Criteria
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.questionforms import QuestionForms, QuestionWords
+from datastorage.storage.questionforms import QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
+from datastorage.storage.selection import selection
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
 
@@ -98,17 +98,7 @@ class FullText:
             await change_plan(connection, plan, OWN_PLAN)
             phrases, excluded = await self._required_phrases(connection, wording)
             ranking = Ranking(connection, words, self._limits, per_text, limit)
-            conditions = _conditions(words, ranking.room, phrases, excluded)
-            if ranking.are_few:
-                # Whatever has all words has the rarest one, too.
-                return await ranking.all(criteria, conditions.words_or_synonyms)
-            rows, full = await ranking.newest(criteria, conditions.words, conditions.share)
-            if full and conditions.all_words is not None:
-                within = replace(criteria, tables=full)
-                rows += (await ranking.newest(within, conditions.all_words, words.all_words_share))[0]
-            if conditions.synonyms is not None:
-                rows += (await ranking.newest(criteria, conditions.synonyms, conditions.synonym_share))[0]
-            return rows
+            return await ranking.best(criteria, selection(words, ranking.room, phrases, excluded))
 
     async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
         if not wording.clues:
@@ -153,59 +143,6 @@ class FullText:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Conditions:
-    """Conditions on the records, of which one that is ranked meets at least one."""
-
-    words: str
-    share: float
-    """The share of the records that meet it, if none has two of its words; 1 if it is not known."""
-    all_words: str | None = None
-    """A narrower one, for where more records meet the first than are ranked."""
-    synonyms: str | None = None
-    """One about synonyms, if their records could displace some of the first condition."""
-    synonym_share: float = 0.0
-
-    @property
-    def words_or_synonyms(self) -> str:
-        """The first condition and that about synonyms in one."""
-        return joined(" | ", [each for each in (self.words, self.synonyms) if each is not None])
-
-
-def _conditions(
-    words: QuestionWords, room: float, phrases: Sequence[str], excluded: Sequence[str]
-) -> _Conditions:
-    """Return the conditions that the words of a question make."""
-    without = "".join(f" & !({form})" for form in excluded)
-    if phrases:
-        return _Conditions(joined(" & ", phrases) + without, 1.0)
-    own = {form.text: form.share for form in words.forms}
-    some = _rare(own, room)
-    synonyms = {joined(" | ", form.synonyms): form.synonym_share for form in words.forms if form.synonyms}
-    others = _rare(synonyms, room)
-    share, synonym_share = sum(own[form] for form in some), sum(synonyms[form] for form in others)
-    is_room = share + synonym_share <= room
-    return _Conditions(
-        f"({joined(' | ', [*some, *others] if is_room else some)}){without}",
-        share + synonym_share if is_room else share,
-        joined(" & ", own) + without if len(some) < len(own) else None,
-        f"({joined(' | ', others)}){without}" if others and not is_room else None,
-        synonym_share,
-    )
-
-
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
     """Return the condition that every record has to meet, or None."""
     return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
-
-
-def _rare(shares: Mapping[str, float], room: float) -> list[str]:
-    """Return the forms that select records: the rarest one, and others as long as all together are rare."""
-    chosen: list[str] = []
-    total = 0.0
-    for form in sorted(shares, key=shares.__getitem__):
-        total += shares[form]
-        if chosen and total > room:
-            break
-        chosen.append(form)
-    return chosen

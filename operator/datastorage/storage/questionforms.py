@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from datastorage.records.record import Table
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to
 from datastorage.storage.synonyms import SynonymGroups, SynonymIndex, words_of
@@ -13,8 +14,9 @@ from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
 # the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
-# of all records, counted up to $4. Also returns the mean time from one of the newest records to the next, of
-# the kind where it is longer; a kind with few records does not count. No record is older than the oldest.
+# of all records, counted up to $4. Also returns the tables that have more than the newest records, and the
+# mean time from one of these to the next, of the table where that is longer. No record is older than the
+# oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -23,8 +25,10 @@ _FORMS: Final = ShapedStatement(f"""
         (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
     pace AS MATERIALIZED (
-        SELECT min(newest) AS newest, max(newest - oldest) / $3 AS apart FROM (
-            SELECT max(created_at) AS newest, min(created_at) AS oldest
+        SELECT min(newest) AS newest, max(newest - oldest) / $3 AS apart,
+            coalesce(array_agg(table_name), ARRAY[]::text[]) AS large_tables
+        FROM (
+            SELECT table_name, max(created_at) AS newest, min(created_at) AS oldest
             FROM sample GROUP BY table_name HAVING count(*) = $3) AS kinds),
     words AS MATERIALIZED (
         SELECT {tsquery("plainto_tsquery", "word")} AS form, place
@@ -41,7 +45,7 @@ _FORMS: Final = ShapedStatement(f"""
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
         (SELECT count(*) FROM sample WHERE search @@ (
             SELECT string_agg('(' || form::text || ')', ' & ')::tsquery FROM forms)) AS all_words_rows,
-        newest, apart,
+        newest, apart, large_tables,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
         ({count_up_to("$4")}) AS total
@@ -93,6 +97,8 @@ class QuestionWords:
     """The number of the records, counted up to a limit."""
     all_words_share: float
     """The share of the newest records that contain all of the words."""
+    large: frozenset[Table]
+    """The tables that have more records than those newest ones."""
     newest: datetime | None
     """The time of the newest one; None if there are few."""
     apart: timedelta | None
@@ -136,7 +142,8 @@ class QuestionForms:
             return None
         first = rows[0]
         return QuestionWords(
-            list(map(_form, rows)), first["total"], first["all_words_rows"] / max(first["sampled"], 1),
+            list(map(_form, rows)), first["total"],
+            first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["large_tables"])),
             first["newest"], first["apart"], first["oldest"],
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from datastorage.records.record import Table
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope, with_conditions
 from datastorage.storage.questionforms import Form, QuestionWords
+from datastorage.storage.selection import Selection
 from datastorage.storage.wording import joined
 
 
@@ -101,10 +102,11 @@ _WIDER: Final = (2, 16, 128)
 class RankLimits:
     """Limits on the number of records that are ranked for a question."""
 
-    few_records: int = 5_000
+    few_records: int = 10_000
     """Of up to this many records that meet the criteria, all that the words select are ranked."""
     selected_of_few: int = 1_500
-    """Of few records, the words select about so many, the rarest words first; more if the rarest one does."""
+    """Of few records, the words select about so many, the rarest words first. If even the rarest one is in
+    more, it tells little about a record, and the newest ones are ranked as of many records."""
     newest: int = 300
     """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
     others, and reading those takes most of the time."""
@@ -125,26 +127,40 @@ class Ranking:
         """
         self._connection = connection
         self._words = words
-        self._newest = max(limit, limits.newest)
+        self._rows = max(limit, limits.newest)
         self._limits = limits
+        self._are_few = words.total <= limits.few_records
         self._arguments = (*_arguments(words.forms), per_text, limit)
-
-    @property
-    def are_few(self) -> bool:
-        """Whether ``all`` is the way to rank the records, or ``newest``."""
-        return self._words.total <= self._limits.few_records
 
     @property
     def room(self) -> float:
         """The share of the records that words may have together if they select records."""
-        return self._limits.selected_of_few / max(self._words.total, 1) if self.are_few else _COMMON
+        return self._limits.selected_of_few / max(self._words.total, 1) if self._are_few else _COMMON
 
-    async def all(self, criteria: Criteria, condition: str) -> list[Any]:
+    async def best(self, criteria: Criteria, selection: Selection) -> list[Any]:
+        """Rank the records of a selection, or the newest of them if there are too many."""
+        if self._are_few and not selection.is_common:
+            rows = await self._all(criteria, selection.words)
+        elif selection.is_common and selection.all_words is not None:
+            rows, full = await self._newest(criteria, selection.all_words, selection.all_words_share)
+            if others := criteria.tables - full:
+                of_others = replace(criteria, tables=others)
+                rows += (await self._newest(of_others, selection.words, selection.share))[0]
+        else:
+            rows, full = await self._newest(criteria, selection.words, selection.share)
+            if full and selection.all_words is not None:
+                of_full = replace(criteria, tables=full)
+                rows += (await self._newest(of_full, selection.all_words, selection.all_words_share))[0]
+        if selection.synonyms is not None:
+            rows += (await self._newest(criteria, selection.synonyms, selection.synonyms_share))[0]
+        return rows
+
+    async def _all(self, criteria: Criteria, condition: str) -> list[Any]:
         """Rank all records that meet the condition."""
         rows = await self._connection.fetch(RANK_ALL, condition, *self._arguments, *criteria.arguments)
         return list(rows)
 
-    async def newest(
+    async def _newest(
         self, criteria: Criteria, condition: str, share: float
     ) -> tuple[list[Any], frozenset[Table]]:
         """Rank the newest records that meet a condition; also return the tables in which more may meet it.
@@ -156,6 +172,8 @@ class Ranking:
         rows: list[Any] = []
         full: frozenset[Table] = frozenset()
         for since in self._times(share):
+            if since is not None and not (criteria.tables - full) & self._words.large:
+                continue
             within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
             more_rows, also_full = await self._newest_of(within, condition)
             rows, full = rows + more_rows, full | also_full
@@ -165,14 +183,14 @@ class Ranking:
 
     async def _newest_of(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:
         rows = await self._connection.fetch(
-            RANK_NEWEST, condition, *self._arguments, self._newest, *criteria.arguments
+            RANK_NEWEST, condition, *self._arguments, self._rows, *criteria.arguments
         )
         return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
 
     def _times(self, share: float) -> Iterator[datetime | None]:
         """Yield the times since which to look for the rows, one after the other; None for all time."""
         if share >= _KNOWN_SHARE:
-            times = (self._words.since(self._newest / share * wider) for wider in _WIDER)
+            times = (self._words.since(self._rows / share * wider) for wider in _WIDER)
             yield from (time for time in times if time is not None)
         yield None
 
