@@ -3,8 +3,9 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import count, islice, permutations
 from typing import Any
 
@@ -29,7 +30,7 @@ from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
-from datastorage.storage.ranking import RankLimits
+from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
@@ -457,9 +458,11 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
     assert names(await archive.ask.search("pod certificate", mode=SearchMode.TEXT))[0] == "rare"
 
 
-async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    limits = RankLimits(newest=5, few_records=10)
-    archive = archive.limited(rank=limits, clues=ClueLimits(events=0))
+@pytest.mark.parametrize("limits", [{"few_records": 10}, {"selected_of_few": 5}], ids=["many", "few"])
+async def test_common_words_still_find_their_records(
+    archive: SearchableArchive, limits: dict[str, int]
+) -> None:
+    archive = archive.limited(rank=RankLimits(newest=5, **limits), clues=ClueLimits(events=0))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(60)),
@@ -467,6 +470,30 @@ async def test_common_words_still_find_their_records(archive: SearchableArchive)
     )
     # Each word alone has more newer records than the fifty that are ranked; only the old one has both.
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record has both words, so that nothing is better than the newest ones. There are no traces."""
+    asked: list[tuple[str, Collection[Table], bool]] = []
+    newest_of = Ranking._newest_of
+
+    async def spied(self: Ranking, criteria: Criteria, condition: str) -> Any:
+        asked.append((condition, criteria.tables, criteria.since is None))
+        return await newest_of(self, criteria, condition)
+
+    monkeypatch.setattr(Ranking, "_newest_of", spied)
+    times = [f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n):%FT%TZ}" for n in range(1_000)]
+    await archive.put(
+        *(said("restart", f"pod on node {n}", creationTimestamp=time) for n, time in enumerate(times))
+    )
+    common = archive.limited(rank=RankLimits(selected_of_few=50, newest=50), clues=ClueLimits(events=0))
+    found = await common.ask.search("pod node", mode=SearchMode.TEXT)
+    assert len(found.hits) == 10
+    both, traces = set(Table), {Table.ACTION_TRACES}
+    all_words, words = "('pod') & ('node')", "(('pod'))"
+    assert asked == [(all_words, both, False), (all_words, traces, True), (words, traces, True)]
 
 
 async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(

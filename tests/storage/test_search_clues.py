@@ -332,6 +332,25 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("is_compressed", [False, True])
+async def test_a_small_record_may_have_lost_positions(
+    own: SearchableArchive,
+    is_compressed: bool,  # noqa: FBT001
+) -> None:
+    """PostgreSQL compresses the words of a record only where its row would be large."""
+    others = " ".join(f"longworkername{n}" for n in range(80 if is_compressed else 0))
+    await own.put(_message(f"{'ok ' * 260} {others} queue ok", name="lost"))
+    async with reading(own.store.database) as connection:
+        (row,) = await connection.fetch(
+            "SELECT pg_column_compression(search) AS method, octet_length(content) AS size "
+            "FROM datastorage.audit_records"
+        )
+        assert (row["method"] is not None) == is_compressed
+        assert row["size"] < 8_000
+        found = await clues.find(connection, Criteria(), [Clue("queue ok")], None, ClueLimits())
+    assert len(found) == 1
+
+
 async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableArchive) -> None:
     """PostgreSQL counts no further than 16,383: all words after that have the same position."""
     before = "\u78c1\u76d8" * 8_192

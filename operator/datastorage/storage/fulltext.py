@@ -21,8 +21,8 @@ from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
-from datastorage.storage.selection import selection
 from datastorage.storage.synonyms import SynonymGroups
+from datastorage.storage.wordconditions import word_conditions
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
 
 _PHRASES: Final = f"""
@@ -98,7 +98,7 @@ class FullText:
             await change_plan(connection, plan, OWN_PLAN)
             phrases, excluded = await self._required_phrases(connection, wording)
             ranking = Ranking(connection, words, self._limits, per_text, limit)
-            return await ranking.best(criteria, selection(words, ranking.room, phrases, excluded))
+            return await ranking.best(criteria, word_conditions(words, ranking.room, phrases, excluded))
 
     async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
         if not wording.clues:

@@ -9,7 +9,7 @@ from datastorage.records.record import Table
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope, with_conditions
 from datastorage.storage.questionforms import Form, QuestionWords
-from datastorage.storage.selection import Selection
+from datastorage.storage.wordconditions import WordConditions
 from datastorage.storage.wording import joined
 
 
@@ -137,26 +137,26 @@ class Ranking:
         """The share of the records that words may have together if they select records."""
         return self._limits.selected_of_few / max(self._words.total, 1) if self._are_few else _COMMON
 
-    async def best(self, criteria: Criteria, selection: Selection) -> list[Any]:
-        """Rank the records of a selection, or the newest of them if there are too many."""
-        if self._are_few and not selection.is_common:
-            rows = await self._all(criteria, selection.words)
-        elif selection.is_common and selection.all_words is not None:
-            rows, full = await self._newest(criteria, selection.all_words, selection.all_words_share)
+    async def best(self, criteria: Criteria, conditions: WordConditions) -> list[Any]:
+        """Rank the records that meet the conditions, or the newest of them if there are too many."""
+        if self._are_few and not conditions.are_common:
+            rows = await self._all(criteria, conditions.words)
+        elif conditions.are_common and conditions.all_words is not None:
+            # Where enough records have all words, nothing better has fewer of them.
+            rows, full = await self._newest(criteria, conditions.all_words, conditions.all_words_share)
             if others := criteria.tables - full:
                 of_others = replace(criteria, tables=others)
-                rows += (await self._newest(of_others, selection.words, selection.share))[0]
+                rows += (await self._newest(of_others, conditions.words, conditions.words_share))[0]
         else:
-            rows, full = await self._newest(criteria, selection.words, selection.share)
-            if full and selection.all_words is not None:
+            rows, full = await self._newest(criteria, conditions.words, conditions.words_share)
+            if full and conditions.all_words is not None:
                 of_full = replace(criteria, tables=full)
-                rows += (await self._newest(of_full, selection.all_words, selection.all_words_share))[0]
-        if selection.synonyms is not None:
-            rows += (await self._newest(criteria, selection.synonyms, selection.synonyms_share))[0]
+                rows += (await self._newest(of_full, conditions.all_words, conditions.all_words_share))[0]
+        if conditions.synonyms is not None:
+            rows += (await self._newest(criteria, conditions.synonyms, conditions.synonyms_share))[0]
         return rows
 
     async def _all(self, criteria: Criteria, condition: str) -> list[Any]:
-        """Rank all records that meet the condition."""
         rows = await self._connection.fetch(RANK_ALL, condition, *self._arguments, *criteria.arguments)
         return list(rows)
 
@@ -173,7 +173,7 @@ class Ranking:
         full: frozenset[Table] = frozenset()
         for since in self._times(share):
             if since is not None and not (criteria.tables - full) & self._words.large:
-                continue
+                continue  # the tables that are left have few records in all time
             within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
             more_rows, also_full = await self._newest_of(within, condition)
             rows, full = rows + more_rows, full | also_full

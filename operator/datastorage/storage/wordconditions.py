@@ -1,8 +1,4 @@
-"""Decides which records are ranked for a question: those that have its rare words, in one of two ways.
-
-Of few records, all are ranked that have one of the rarest words; what has all words is among them. Of many
-records with common words, only the newest ones can be ranked, and those with all words for themselves.
-"""
+"""The conditions on the records that are ranked for a question: they have its rare words, or all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +12,17 @@ _MOST: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class WordConditions:
     """Conditions on the records, of which one that is ranked meets at least one. Each is a tsquery, as text.
 
-    A share is that of the records that meet the condition; 1 if it is not known.
+    A share is that of the records that meet a condition; 1 if it is not known.
     """
 
     words: str
-    share: float
+    """The rarest words. What has all words has the rarest one, too."""
+    words_share: float
     """If no record has two of the words."""
-    is_common: bool = False
+    are_common: bool = False
     """Whether even the rarest word is in more records than there is room for."""
     all_words: str | None = None
     """A narrower condition, for where more records meet the first than are ranked."""
@@ -35,9 +32,9 @@ class Selection:
     synonyms_share: float = 0.0
 
 
-def selection(
+def word_conditions(
     words: QuestionWords, room: float, phrases: Sequence[str], excluded: Sequence[str]
-) -> Selection:
+) -> WordConditions:
     """Return the conditions that a question makes.
 
     ``room`` is the share of the records that its words may have together. ``phrases`` are the forms of what a
@@ -45,7 +42,7 @@ def selection(
     """
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
-        return Selection(joined(" & ", phrases) + without, 1.0)
+        return WordConditions(joined(" & ", phrases) + without, 1.0)
     own = {form.text: form.share for form in words.forms}
     synonyms = {
         joined(" | ", form.synonyms): form.synonym_share
@@ -55,14 +52,14 @@ def selection(
     some, others = _rare(own, room), _rare(synonyms, room)
     share, synonyms_share = sum(own[form] for form in some), sum(synonyms[form] for form in others)
     is_room = share + synonyms_share <= room
-    return Selection(
+    return WordConditions(
         f"({joined(' | ', [*some, *others] if is_room else some)}){without}",
         share + synonyms_share if is_room else share,
-        share > room,
-        joined(" & ", own) + without if len(some) < len(own) else None,
-        words.all_words_share,
-        f"({joined(' | ', others)}){without}" if others and not is_room else None,
-        synonyms_share,
+        are_common=share > room,
+        all_words=joined(" & ", own) + without if len(some) < len(own) else None,
+        all_words_share=words.all_words_share,
+        synonyms=f"({joined(' | ', others)}){without}" if others and not is_room else None,
+        synonyms_share=synonyms_share,
     )
 
 

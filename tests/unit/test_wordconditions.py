@@ -1,0 +1,56 @@
+"""The conditions on the records that are ranked for a question."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from datastorage.storage.questionforms import Form, QuestionWords
+from datastorage.storage.wordconditions import WordConditions, word_conditions
+
+_RARE = Form("'oom'", 0.01, 4.6)
+_COMMON = Form("'pod'", 0.6, 0.5, ("'container'",), 0.05, 0.45)
+
+
+def _words(*forms: Form) -> QuestionWords:
+    return QuestionWords(forms, 2_000, 0.004, frozenset(), None, None, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def _conditions(*forms: Form, room: float = 0.02) -> WordConditions:
+    return word_conditions(_words(*forms), room, (), ())
+
+
+def test_the_rarest_words_select_as_long_as_there_is_room() -> None:
+    assert _conditions(_COMMON, _RARE).words == "(('oom'))"
+    assert _conditions(_COMMON, _RARE).all_words == "('pod') & ('oom')"
+    with_room = _conditions(_COMMON, _RARE, room=0.7)
+    assert with_room.words == "(('oom') | ('pod'))"
+    assert with_room.all_words is None
+    assert not with_room.are_common
+
+
+def test_the_rarest_word_selects_even_where_it_is_common() -> None:
+    found = _conditions(_COMMON)
+    assert found.words == "(('pod'))"
+    assert found.words_share == 0.6
+    assert found.are_common
+
+
+def test_synonyms_have_a_condition_of_their_own_where_there_is_no_room_for_them() -> None:
+    word = replace(_COMMON, share=0.01)
+    assert _conditions(word).words == "(('pod'))"
+    assert _conditions(word).synonyms == "((('container')))"
+    assert _conditions(word, room=0.1).words == "(('pod') | (('container')))"
+    assert _conditions(word, room=0.1).synonyms is None
+
+
+def test_synonyms_of_a_word_that_most_records_have_select_nothing() -> None:
+    assert _conditions(_COMMON).synonyms is None
+    assert _conditions(_COMMON, room=1).words == "(('pod'))"
+
+
+def test_phrases_select_alone_and_what_is_excluded_is_in_no_record() -> None:
+    found = word_conditions(_words(_COMMON), 0.02, ["'a' <-> 'b'"], ["'c'"])
+    assert found == WordConditions("('a' <-> 'b') & !('c')", 1.0)
+    of_words = word_conditions(_words(_COMMON, _RARE), 0.02, (), ["'c'"])
+    assert of_words.words.endswith(" & !('c')")
+    assert of_words.all_words is not None
+    assert of_words.all_words.endswith(" & !('c')")
