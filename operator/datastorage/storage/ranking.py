@@ -102,7 +102,7 @@ _WIDER: Final = (2, 16, 128)
 class RankLimits:
     """Limits on the number of records that are ranked for a question."""
 
-    few_records: int = 10_000
+    few_records: int = 5_000
     """Of up to this many records that meet the criteria, all that the words select are ranked."""
     selected_of_few: int = 1_500
     """Of few records, the words select about so many, the rarest words first. If even the rarest one is in
