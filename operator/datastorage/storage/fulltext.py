@@ -77,10 +77,10 @@ class FullText:
         rows, found = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
-        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["share"]) for row in rows}
+        ranked = {match.place: match for match in map(_match, rows)}
         for record in found:
-            share = ranked[record.place].share if record.place in ranked else 0.0
-            ranked[record.place] = Match(record.place, record.text_hash, share, record.weight)
+            match = ranked.get(record.place, Match(record.place, record.text_hash))
+            ranked[record.place] = replace(match, clue_weight=record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def _ranked(
@@ -192,6 +192,10 @@ def _conditions(
         f"({joined(' | ', others)}){without}" if others and not is_room else None,
         synonym_share,
     )
+
+
+def _match(row: Any) -> Match:
+    return Match(place_of(row), row["text_hash"], row["share"], information=row["information"])
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
