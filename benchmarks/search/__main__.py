@@ -4,8 +4,8 @@ Every record of the labelled set is stored as the operator stores it (text, embe
 question is asked as ``datastorage search`` asks it, and for hybrid also with ``--flat``, which shows what it
 costs that a page has few records of each incident. nDCG@10 and recall@10 are means over the questions of
 each part of the set, and of each class. The exit code is 1 where hybrid is worse than meaning or words alone,
-beyond what the choice of questions explains. ``--choose`` shows instead how the scale of words in the ranking
-was chosen (query/fusion.py): with the first part alone.
+beyond what the choice of questions explains. ``--choose`` shows instead how the scale of the ranking was
+chosen (query/fusion.py): with the questions of both parts.
 """
 
 import argparse
@@ -69,9 +69,9 @@ _FIRST_CREATED: Final = datetime(2026, 3, 1, tzinfo=UTC)
 _WAYS: Final = (*((mode, False) for mode in SearchMode), (SearchMode.HYBRID, True))
 """Each mode, and whether the answer is a plain list."""
 _SCALES: Final = [
-    Scale(all_words, power)
-    for power, all_words in itertools.product(
-        (1.0, 1.5, 2.0), (1.5, 2.5, 3.5, 4.5, 6.0, 8.0, 10.0, 12.0, 15.0)
+    Scale(all_words, power, noise)
+    for noise, power, all_words in itertools.product(
+        (0.0, 1.0, 1.5, 2.0), (1.5, 1.75, 2.0), (8.0, 10.0, 12.0)
     )
 ]
 """Those among which one is chosen."""
@@ -86,7 +86,7 @@ def main() -> int:
     )
     parser.add_argument("--no-thesaurus", action="store_true", help="search without synonyms")
     parser.add_argument(
-        "--choose", action="store_true", help="show how the scale of words was chosen, and do nothing else"
+        "--choose", action="store_true", help="show how the scale was chosen, and do nothing else"
     )
     options = parser.parse_args()
     models = options.model or ["wordllama", "minilm"]
@@ -127,9 +127,9 @@ async def _measure(models: Sequence[str], synonyms: SynonymGroups) -> list[Asked
 
 
 async def _figures_of_scales(models: Sequence[str], synonyms: SynonymGroups) -> dict[Scale, list[float]]:
-    """Return the nDCG of each question of the first part with each scale: the mean over the models."""
+    """Return the nDCG of each question with each scale: the mean over the models."""
     records = load_records()
-    questions = [question for question in load_questions(records) if question.part is Part.FIRST]
+    questions = load_questions(records)
     say(f"{len(records)} records, {len(questions)} questions, {len(_SCALES)} scales")
 
     async def ask(model: str, store: Store, ids: Mapping[str, str]) -> list[list[float]]:
@@ -280,24 +280,26 @@ def _print(qualities: Sequence[Quality]) -> None:
 
 def _print_choice(figures: Mapping[Scale, Sequence[float]]) -> None:
     choice: Choice[Scale] = choose(figures)
-    table = Table("power", "all words", f"nDCG@{_AT}, first part", f"chosen in folds of {FOLDS}", box=None)
+    columns = ("noise", "power", "all words", f"nDCG@{_AT}", f"chosen in folds of {FOLDS}")
+    table = Table(*columns, box=None)
     for scale, values in figures.items():
         mark = " (in use)" if scale == Scale() else ""
         chosen = str(choice.of_folds[scale] or "") + (" (best)" if scale == choice.best else "")
         table.add_row(
-            f"{scale.power:g}", f"{scale.all_words:g}{mark}", f"{statistics.fmean(values):.4f}", chosen
-        )
+            f"{scale.noise:g}", f"{scale.power:g}", f"{scale.all_words:g}{mark}",
+            f"{statistics.fmean(values):.4f}", chosen,
+        )  # fmt: skip
     Console(width=110 if not sys.stdout.isatty() else None).print(table)
     in_use = figures[Scale()]
     print(f"of a choice made in this way: {statistics.fmean(choice.held_out):.4f}")
-    for power in dict.fromkeys(scale.power for scale in figures):
+    for noise in dict.fromkeys(scale.noise for scale in figures):
         best = max(
-            (scale for scale in figures if scale.power == power),
+            (scale for scale in figures if scale.noise == noise),
             key=lambda scale: statistics.fmean(figures[scale]),
         )
         pairs = zip(in_use, figures[best], strict=True)
         low, high = interval_of_mean([ours - theirs for ours, theirs in pairs])
-        print(f"the one in use minus the best of power {power:g}: {low:+.4f} to {high:+.4f}")
+        print(f"the one in use minus the best of noise {noise:g}: {low:+.4f} to {high:+.4f}")
 
 
 def _print_worst(asked: Sequence[Asked], count: int) -> None:

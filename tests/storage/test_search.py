@@ -529,6 +529,18 @@ async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_part
     assert near == far > 0
 
 
+async def test_a_record_that_a_clue_singles_out_keeps_what_its_words_say(archive: SearchableArchive) -> None:
+    await archive.put(said("restart", "10.4.7.19 refused", name="refused"))
+    found = await FullText(archive.store.database).find(
+        Criteria(), wording("10.4.7.19 refused"), limit=10, per_text=3
+    )
+    assert found is not None
+    [match] = found
+    assert match.clue_weight >= 1
+    assert match.information == 1
+    assert match.share > 0
+
+
 async def test_of_few_records_the_rarest_words_select_and_others_only_order(
     archive: SearchableArchive,
 ) -> None:

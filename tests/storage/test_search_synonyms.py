@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datastorage.query.questionwords import wording
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.matches import Match
 from datastorage.storage.ranking import RankLimits
 from harness.objects import audit_record
 from harness.postgres import TestDatabase, TestDatabases
@@ -53,10 +54,21 @@ class _Records:
         limit: int = 1_000,
     ) -> dict[str, float]:
         """Return the scores of the messages that are found, the best first, without those of clues."""
+        found = await self.matches(question, groups, limits, limit)
+        return {message: match.share for message, match in found.items()}
+
+    async def matches(
+        self,
+        question: str,
+        groups: Sequence[Sequence[str]] = _GROUPS,
+        limits: RankLimits = RankLimits(),
+        limit: int = 1_000,
+    ) -> dict[str, Match]:
+        """Return the matches of the messages that are found, the best first, without those of clues."""
         full_text = FullText(self.archive.store.database, synonyms=groups, limits=limits)
         asked = replace(wording(question), clues=())
         found = await full_text.find(Criteria(), asked, limit=limit, per_text=3)
-        return {self.messages[match.place.key.uid]: match.share for match in found or []}
+        return {self.messages[match.place.key.uid]: match for match in found or []}
 
 
 @pytest_asyncio.fixture
@@ -111,6 +123,25 @@ async def test_excluded_words_leave_their_synonyms(records: _Records) -> None:
 async def test_a_quoted_phrase_stays_a_condition(records: _Records) -> None:
     await records.put("checkout renewed the cert", "payments renewed the cert")
     assert list(await records.scores('certificate "checkout"')) == ["checkout renewed the cert"]
+
+
+@pytest.mark.parametrize("limits", [RankLimits(), _MANY])
+async def test_the_information_of_a_record_depends_on_its_words_alone(
+    records: _Records, limits: RankLimits
+) -> None:
+    """A record that has a word more often, or is shorter, only has the greater share."""
+    fillers = " ".join(f"filler{n}" for n in range(40))
+    await records.put(
+        "checkout checkout certificate", f"checkout certificate {fillers}", "checkout cert x509",
+        "certificate alone", *(f"checkout {n}" for n in range(8)), *(f"nothing {n}" for n in range(20)),
+    )  # fmt: skip
+    found = await records.matches("certificate of checkout", limits=limits)
+    often, long = found["checkout checkout certificate"], found[f"checkout certificate {fillers}"]
+    assert often.information == long.information == 1
+    assert often.share > long.share
+    rare, synonym = found["certificate alone"].information, found["checkout cert x509"].information
+    assert 0.5 < rare < 1
+    assert synonym == pytest.approx(1 - 0.1 * rare)
 
 
 async def test_the_word_itself_comes_first_and_several_synonyms_count_once(records: _Records) -> None:

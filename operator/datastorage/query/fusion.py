@@ -5,16 +5,18 @@ absolute scale, on which one question can be compared with another, and one mode
 
 - **Meaning.** Cosines differ from model to model: with one of them, texts that have nothing in common are at
   0.1, and with another at 0.7. So the unit is the standard deviation of the question's cosines with texts
-  picked at random, and zero is their mean: 3 means nearer than all but one of a thousand such texts, if they
-  are distributed normally.
+  picked at random, whose mean is zero: 3 means nearer than all but one of a thousand such texts, if they are
+  distributed normally. What is no nearer than some of them always are is no evidence, so only what is beyond
+  a few deviations counts.
 - **Words.** The weight of a word is the information in it, the logarithm of how rare it is (the weight of
-  BM25). A record's share is the part of the information in all words of the question that it has. A word that
+  BM25). A record counts by the part of the information in all words of the question that it has. A word that
   is in no record counts among all, so a record with the only known word of five is not taken for a good one.
-  ``Scale`` says how many standard deviations a share is worth. Half of it is worth less than half as much: a
-  few words of a question are in many records that mean something else, all of them in hardly any.
+  Half of the information is worth less than half as much: a few words of a question are in many records that
+  mean something else, all of them in hardly any.
 
-A record that has all words of a question is thus ahead of one that has none of them, unless that one is
-nearer in meaning by some standard deviations. More of either never makes a record worse.
+``Scale`` says what either is worth. A record that has all words of a question is ahead of one that has none
+of them, unless that one is nearer in meaning by many standard deviations. More of either never makes a record
+worse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +26,6 @@ from typing import Final
 from datastorage.query.searchresult import FoundBy
 from datastorage.storage.matches import Background, Match, Order, Similarities
 
-# The share of a record of some 65 words that has each word of the question once. PostgreSQL's rank of a
-# record with a word is about 0.06, divided by the logarithm of its length.
-_ALL_WORDS: Final = 0.01
 # The sums become numbers below 1, in the same order: this one becomes one half.
 _SPREAD: Final = 4.0
 
@@ -38,15 +37,21 @@ class Scale:
     The defaults were chosen with ``python -m benchmarks.search --choose``.
     """
 
-    all_words: float = 6.0
-    """How many standard deviations of meaning a record of some 65 words is worth that has all words of the
-    question, each of them once."""
-    power: float = 1.5
-    """The power of the share of the words: with 2, half of it is worth a quarter. At least 1."""
+    all_words: float = 10.0
+    """How many standard deviations of meaning a record is worth that has all words of the question."""
+    power: float = 1.75
+    """The power of the part of the information: with 2, half of it would be worth a quarter. At least 1."""
+    noise: float = 1.5
+    """How many standard deviations nearer than random a text may be without being worth anything: with 1.5,
+    as one in fifteen texts picked at random is, if they are distributed normally."""
 
-    def deviations(self, share: float) -> float:
-        """Return what a record with this share of the words is worth, in standard deviations of meaning."""
-        return self.all_words * float((share / _ALL_WORDS) ** self.power)
+    def of_words(self, information: float) -> float:
+        """Return what a record with this part of the information is worth, in standard deviations."""
+        return self.all_words * float(information**self.power)
+
+    def of_meaning(self, deviations: float) -> float:
+        """Return what a text that is nearer than random by so many standard deviations is worth, in these."""
+        return max(0.0, deviations - self.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,8 @@ def _fused(
     similarity = similarities.get(match.text_hash or b"")
     # Where most of the texts are about the question, one that is not would be very far away. It is still no
     # worse than one about which nothing is known.
-    meaning = 0.0 if similarity is None else max(0.0, background.deviations(similarity))
-    words = 0.0 if worded is None else scale.deviations(worded.share)
+    meaning = 0.0 if similarity is None else scale.of_meaning(background.deviations(similarity))
+    words = 0.0 if worded is None else scale.of_words(worded.information)
     score = (meaning + words) / (meaning + words + _SPREAD)
     ways = {FoundBy.MEANING: near, FoundBy.WORDS: worded}
     found_by = tuple(way for way, found in ways.items() if found is not None)

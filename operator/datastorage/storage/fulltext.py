@@ -6,6 +6,7 @@ records with more words of the question, and with rarer ones, come first. A syno
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from datastorage.records.record import Table
@@ -77,10 +78,10 @@ class FullText:
         rows, found = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
-        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["share"]) for row in rows}
+        ranked = {match.place: match for match in map(_match, rows)}
         for record in found:
-            share = ranked[record.place].share if record.place in ranked else 0.0
-            ranked[record.place] = Match(record.place, record.text_hash, share, record.weight)
+            match = ranked.get(record.place, Match(record.place, record.text_hash))
+            ranked[record.place] = replace(match, clue_weight=record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def _ranked(
@@ -141,6 +142,10 @@ class FullText:
             if phrases
             else []
         )
+
+
+def _match(row: Any) -> Match:
+    return Match(place_of(row), row["text_hash"], row["share"], information=row["information"])
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:

@@ -23,11 +23,15 @@ class Match:
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
     share: float = 0
-    """The share of the question's words that it has, at most 1; 0 if only its meaning was compared."""
+    """The share of the question's words that it has, at most 1; 0 if only its meaning was compared. It is
+    higher for a record that has a word more often, and for a shorter one."""
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
     similarity: float | None = None
     """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
+    information: float = 0
+    """The part of the information in the question's words that it has, from 0 to 1. It does not matter how
+    often it has a word, and how long it is."""
 
     def order(self, score: float | None = None) -> Order:
         """Return the sort key for a score, which is the share without one; two matches never have the same.

@@ -53,7 +53,8 @@ def _ranking(matching: str, more: str = "") -> str:
     $7: each, $6: the number of its word) counts instead, with the weight $4, if that is more. The frequency
     of a phrase is the mean of those of its words: the rank of a phrase has another scale. So it is with a
     word that PostgreSQL splits ("1e9" and "a" of "1e9a"), whose rank would take the time of comparing every
-    place of one part with every place of the other.
+    place of one part with every place of the other. The information is the sum of the weights alone, divided
+    in the same way.
     """
     return with_conditions(f"""
     WITH {matching},
@@ -68,19 +69,23 @@ def _ranking(matching: str, more: str = "") -> str:
         FROM unnest($6::int[], $7::text[]) AS given (number, synonym)),
     ranked AS (
         SELECT table_name, uid, generation, created_at, spec_hash, text_hash,
-            (SELECT sum(greatest(
-                CASE WHEN unpacked @@ form THEN weight * ts_rank(unpacked, parts, 1) ELSE 0 END,
-                CASE WHEN unpacked @@ any_of THEN synonym_weight * (
+            share, information
+        FROM (SELECT *, {_UNPACKED} AS unpacked FROM matching OFFSET 0) AS r, LATERAL (
+            SELECT sum(greatest(
+                CASE WHEN has_it THEN weight * ts_rank(unpacked, parts, 1) ELSE 0 END,
+                CASE WHEN has_synonym THEN synonym_weight * (
                     SELECT max(ts_rank(unpacked, s.words, 1)) FROM synonyms AS s
-                    WHERE s.number = words.number AND unpacked @@ s.form) END)) / sum(weight)
-            FROM words) AS share
-        FROM (SELECT *, {_UNPACKED} AS unpacked FROM matching OFFSET 0) AS r),
+                    WHERE s.number = looked_up.number AND unpacked @@ s.form) END)) / sum(weight) AS share,
+                sum(CASE WHEN has_it THEN weight WHEN has_synonym THEN synonym_weight ELSE 0 END)
+                    / sum(weight) AS information
+            FROM (SELECT *, unpacked @@ form AS has_it, unpacked @@ any_of AS has_synonym FROM words OFFSET 0)
+                AS looked_up) AS summed),
     numbered AS (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
             ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
         FROM ranked)
-    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share{more}
+    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share, information{more}
     FROM numbered WHERE number <= $8
     ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $9
 """)  # noqa: S608  # expressions of our own
