@@ -475,7 +475,7 @@ async def test_common_words_still_find_their_records(
 async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each record has both words, so that nothing is better than the newest ones. There are no traces."""
+    """Each record has both words, so that nothing is better than the newest ones."""
     asked: list[tuple[str, Collection[Table], bool]] = []
     newest_of = Ranking._newest_of
 
@@ -491,9 +491,13 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
     common = archive.limited(rank=RankLimits(selected_of_few=50, newest=50), clues=ClueLimits(events=0))
     found = await common.ask.search("pod node", mode=SearchMode.TEXT)
     assert len(found.hits) == 10
-    both, traces = set(Table), {Table.ACTION_TRACES}
     all_words, words = "('pod') & ('node')", "(('pod'))"
-    assert asked == [(all_words, both, False), (all_words, traces, True), (words, traces, True)]
+    assert asked == [(all_words, {Table.AUDIT_RECORDS}, False)]  # there are no traces
+    asked.clear()
+    await archive.put(trace("of something else"))
+    found = await common.ask.search("pod node", mode=SearchMode.TEXT)
+    traces = {Table.ACTION_TRACES}
+    assert asked == [(all_words, set(Table), False), (all_words, traces, True), (words, traces, True)]
 
 
 async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from datastorage.records.record import Table
 from datastorage.storage.questionforms import Form, QuestionWords
 from datastorage.storage.wordconditions import WordConditions, word_conditions
 
@@ -11,7 +12,9 @@ _COMMON = Form("'pod'", 0.6, 0.5, ("'container'",), 0.05, 0.45)
 
 
 def _words(*forms: Form) -> QuestionWords:
-    return QuestionWords(forms, 2_000, 0.004, frozenset(), None, None, datetime(2026, 1, 1, tzinfo=UTC))
+    return QuestionWords(
+        forms, 2_000, 0.004, frozenset(Table), frozenset(), None, None, datetime(2026, 1, 1, tzinfo=UTC)
+    )
 
 
 def _conditions(*forms: Form, room: float = 0.02) -> WordConditions:

@@ -14,9 +14,9 @@ from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
 # the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
-# of all records, counted up to $4. Also returns the tables that have more than the newest records, and the
-# mean time from one of these to the next, of the table where that is longer. No record is older than the
-# oldest.
+# of all records, counted up to $4. Also returns the tables that have records, those that have more than the
+# newest ones, and the mean time from one of these to the next, of the table where that is longer. No record
+# is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -25,11 +25,13 @@ _FORMS: Final = ShapedStatement(f"""
         (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
     pace AS MATERIALIZED (
-        SELECT min(newest) AS newest, max(newest - oldest) / $3 AS apart,
-            coalesce(array_agg(table_name), ARRAY[]::text[]) AS large_tables
+        SELECT min(newest) FILTER (WHERE is_large) AS newest,
+            max(newest - oldest) FILTER (WHERE is_large) / $3 AS apart,
+            coalesce(array_agg(table_name), ARRAY[]::text[]) AS tables,
+            coalesce(array_agg(table_name) FILTER (WHERE is_large), ARRAY[]::text[]) AS large_tables
         FROM (
-            SELECT table_name, max(created_at) AS newest, min(created_at) AS oldest
-            FROM sample GROUP BY table_name HAVING count(*) = $3) AS kinds),
+            SELECT table_name, count(*) = $3 AS is_large, max(created_at) AS newest, min(created_at) AS oldest
+            FROM sample GROUP BY table_name) AS kinds),
     words AS MATERIALIZED (
         SELECT {tsquery("plainto_tsquery", "word")} AS form, place
         FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)),
@@ -45,7 +47,7 @@ _FORMS: Final = ShapedStatement(f"""
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
         (SELECT count(*) FROM sample WHERE search @@ (
             SELECT string_agg('(' || form::text || ')', ' & ')::tsquery FROM forms)) AS all_words_rows,
-        newest, apart, large_tables,
+        newest, apart, tables, large_tables,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
         ({count_up_to("$4")}) AS total
@@ -97,8 +99,10 @@ class QuestionWords:
     """The number of the records, counted up to a limit."""
     all_words_share: float
     """The share of the newest records that contain all of the words."""
+    tables: frozenset[Table]
+    """The tables that have any of these records."""
     large: frozenset[Table]
-    """The tables that have more records than those newest ones."""
+    """The tables that have more of them than the newest ones."""
     newest: datetime | None
     """The time of the newest one; None if there are few."""
     apart: timedelta | None
@@ -143,8 +147,8 @@ class QuestionForms:
         first = rows[0]
         return QuestionWords(
             list(map(_form, rows)), first["total"],
-            first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["large_tables"])),
-            first["newest"], first["apart"], first["oldest"],
+            first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["tables"])),
+            frozenset(map(Table, first["large_tables"])), first["newest"], first["apart"], first["oldest"],
         )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
