@@ -96,17 +96,24 @@ def foreign_values(mark: str, namespace: str) -> dict[str, Sequence[str]]:
 
 
 def sent(client: ApiClient, attempt: Attempt) -> Answer:
-    """Send a request; wait where the caller has sent too many."""
+    """Send a request again while the caller has sent too many, or a question had no vector in time."""
     found: list[Answer] = []
 
     def answered() -> bool:
         headers = {} if attempt.body is None else {"Content-Type": "application/json"}
         content = None if attempt.body is None else json.dumps(attempt.body).encode()
         found[:] = [client.send(attempt.method, attempt.path, content, headers)]
-        return found[0].status not in {429, 503}
+        return found[0].status not in {429, 503} and not is_degraded(found[0])
 
     until_blocking(answered, what=f"{attempt} is answered")
     return found[0]
+
+
+def is_degraded(answer: Answer) -> bool:
+    """Return whether an answer is a search by words in place of one by meaning."""
+    if answer.status != 200 or answer.headers["content-type"] != "application/json":
+        return False
+    return isinstance(answer.json, dict) and answer.json.get("degraded") is not None
 
 
 @dataclass

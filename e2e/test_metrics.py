@@ -15,7 +15,7 @@ from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
-from harness.polling import until
+from harness.polling import DEADLINE_SECONDS, until
 
 _MOST: Final = 2_000
 _GUARD: Final = "datastorage_guard_in_force"
@@ -35,7 +35,7 @@ def _series(operator: OperatorProcess) -> Series:
 def _status_of(operator: OperatorProcess, path: str, method: str) -> int:
     request = urllib.request.Request(operator.api_url + path, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -26,7 +26,9 @@ from harness.polling import until
 from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
-# For the rest of a stop besides the flush. After that, the operator ends itself with another exit code.
+# Longer than a test waits for the end of an operator: a stop that waits for the flush until then fails it.
+LONG_FLUSH: dict[str, Any] = {"SHUTDOWN_SECONDS": 600}
+# Less than the headers of an answer may take: that limit would end a stop that waits for them.
 REST_SECONDS = 20
 # Before the operator handles the signal itself, there is nothing to flush.
 STOPPED = {0, 128 + signal.SIGTERM, -signal.SIGTERM}
@@ -129,7 +131,8 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
                 if silent is not None:
                     silent.freeze()
                     await asyncio.sleep(random.uniform(0, 1))
-                code = await asyncio.to_thread(operator.terminate, SHUTDOWN_SECONDS + REST_SECONDS)
+                # One that takes too long ends itself, with another exit code.
+                code = await asyncio.to_thread(operator.terminate)
                 assert code in STOPPED, f"stop {n}: {code}{operator.log_tail()}"
                 if silent is not None:
                     silent.thaw()
@@ -137,7 +140,7 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
         finally:
             trial.over.set()
             await load
-        await asyncio.to_thread(operator.terminate, SHUTDOWN_SECONDS + REST_SECONDS)
+        await asyncio.to_thread(operator.terminate)
         assert "Exception in callback" not in operator.log(), operator.log_tail()
         assert "never retrieved" not in operator.log(), operator.log_tail()
     bench.start_operator(wait=False, **settings)
@@ -160,7 +163,7 @@ async def test_stopped_at_random_moments(
 
 async def test_a_stop_waits_for_no_client(workbench: Workbench) -> None:
     """It waits neither for an idle connection nor for a request that never ends."""
-    operator = workbench.start_operator()
+    operator = workbench.start_operator(**LONG_FLUSH)
     ports = [operator.api_url, operator.metrics_url]
     with contextlib.ExitStack() as stack:
         for url in ports:
@@ -168,7 +171,7 @@ async def test_a_stop_waits_for_no_client(workbench: Workbench) -> None:
             for sent in (b"", b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /ready HTTP/1.1\r\nHost:"):
                 connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
                 connection.sendall(sent)
-        assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
+        assert await asyncio.to_thread(operator.terminate) == 0
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]])
@@ -182,9 +185,10 @@ async def test_any_number_of_signals_stops_it(workbench: Workbench, signals: lis
 
 
 async def test_a_stop_before_postgresql_is_there(workbench: Workbench) -> None:
-    operator = workbench.start_operator(wait=False, database_url="postgresql://nobody@127.0.0.1:1/none")
+    away = "postgresql://nobody@127.0.0.1:1/none"
+    operator = workbench.start_operator(wait=False, database_url=away, **LONG_FLUSH)
     await until(lambda: answers(operator), what="/health")
-    assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
+    assert await asyncio.to_thread(operator.terminate) == 0
 
 
 async def test_a_stop_while_the_kubeconfigs_program_does_not_end(

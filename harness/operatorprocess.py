@@ -22,11 +22,11 @@ from harness.controlplane.errors import ComponentError
 from harness.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
 from harness.ports import free_port
 
+LOOK_TIMEOUT = 5.0  # seconds for one of many looks: another program may have the port, and never answer
 POLL_INTERVAL = 0.05  # seconds between two polls
-HTTP_TIMEOUT = 5.0  # seconds
-METRICS_TIMEOUT = 60.0  # seconds; large objects keep the operator from answering for some of them
+HTTP_TIMEOUT = 60.0  # seconds; a busy machine and large objects keep the operator from answering for some
 COMMAND_TIMEOUT = 60.0  # seconds for a command of the command line
-STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in use here
+STOP_TIMEOUT = 60.0  # seconds; an operator with the default settings ends itself before
 PORT_TAKEN = "address already in use"  # as the operator logs it
 MAX_MOVES = 3  # to other ports, in the life of one OperatorProcess
 POSTGRES_STOP_TIMEOUT = 10.0  # seconds
@@ -146,7 +146,7 @@ class OperatorProcess:
         while True:
             self._move_if_ports_are_taken()
             self.check()
-            status, body = self.ask("/ready")
+            status, body = self._get(f"{self.api_url}/ready", LOOK_TIMEOUT)
             if status == 200:
                 return
             if deadline.passed():
@@ -238,7 +238,7 @@ class OperatorProcess:
 
     def metrics(self) -> str:
         """Return its metrics in the Prometheus text format. Raises ComponentError if it gives none."""
-        status, body = self._get(self.metrics_url, METRICS_TIMEOUT)
+        status, body = self._get(self.metrics_url)
         if status != 200:
             raise ComponentError(f"no metrics from the operator: {body}{self.log_tail()}")
         return body

@@ -7,7 +7,7 @@ import urllib.request
 
 from harness.controlplane.certificates import Certificates
 
-TIMEOUT = 5.0  # seconds
+TIMEOUT = 30.0  # seconds; some of them on a busy machine
 
 
 class AdminClient:

@@ -327,7 +327,7 @@ async def test_a_full_disk_of_the_vectors_is_one_outage(
     spawn(stage.backfill.run())
     for _ in range(3):
         await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now(), attempts = 0")
-        await eventually(partial(_all_were_tried, owner), seconds=20)
+        await eventually(partial(_all_were_tried, owner))
     said = [line for line in caplog.messages if line.startswith("vector_store ")]
     assert said == ["vector_store does not serve"]
     await owner.execute("DROP TRIGGER full_disk ON datastorage.embeddings_1_1")

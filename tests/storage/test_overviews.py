@@ -25,6 +25,7 @@ from datastorage.storage.hits import HitReader
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.summaries import Summaries
 from harness.objects import action_trace, audit_record, identity_of
+from harness.polling import DEADLINE_SECONDS
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
 
@@ -363,12 +364,15 @@ async def test_a_summary_that_takes_too_long_is_given_up(filled: TestDatabase) -
     """Somebody holds the table, so that the statement can only wait."""
     database = Database(filled.service_url, pool_size=1)
     searcher = Searcher(HitReader(database), FullText(database), None)
-    ask = ArchiveQueries(ArchiveReader(database), searcher, Summaries(database, seconds=0.2))
+    impatient, ask = (
+        ArchiveQueries(ArchiveReader(database), searcher, Summaries(database, seconds=seconds))
+        for seconds in (0.2, DEADLINE_SECONDS)
+    )
     owner = await connect(filled.owner_url)
     async with owner.transaction():
         await owner.execute("LOCK datastorage.action_traces IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(InvalidQueryError, match="takes too long: choose a shorter time"):
-            await ask.summary(Filter(since=START, until=UNTIL), ["day"])
+            await impatient.summary(Filter(since=START, until=UNTIL), ["day"])
     assert (await ask.summary(Filter(since=START, until=UNTIL), ["day"])).all_records == len(_OBJECTS)
     await owner.close()
     await database.close()

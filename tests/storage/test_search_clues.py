@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,7 @@ from datastorage.storage.readonly import reading
 from datastorage.storage.wording import Clue
 from harness.objects import TRACE_SPEC, action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases
-from tests.support.archive import SearchableArchive, searchable
+from tests.support.archive import PATIENT, SearchableArchive, searchable
 
 _SPEC = {"type": "Remediation", "action": "act", "phase": "Completed"}
 _NUMBERS = count(1)
@@ -310,7 +311,7 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
         before = await connection.fetchval("SELECT current_setting('statement_timeout')")
     clue = Clue("killed oom checkout")
     async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
-        assert await clues.find(connection, Criteria(), [clue], None, ClueLimits()) == []
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == []
     async with reading(own.store.database) as connection:
         assert await clues.find(connection, Criteria(), [clue], None, ClueLimits(seconds=0.001)) == []
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
@@ -327,7 +328,7 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
     await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
     async with reading(own.store.database) as connection:
         found = await clues.find(
-            connection, Criteria(), [Clue("checkout killed oom")], None, ClueLimits(texts=3)
+            connection, Criteria(), [Clue("checkout killed oom")], None, replace(PATIENT, texts=3)
         )
     assert len(found) == 3
 
@@ -347,7 +348,7 @@ async def test_a_small_record_may_have_lost_positions(
         )
         assert (row["method"] is not None) == is_compressed
         assert row["size"] < 8_000
-        found = await clues.find(connection, Criteria(), [Clue("queue ok")], None, ClueLimits())
+        found = await clues.find(connection, Criteria(), [Clue("queue ok")], None, PATIENT)
     assert len(found) == 1
 
 
@@ -359,9 +360,7 @@ async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableA
         *(_record({"message": before, "errorMessage": end}, name=name) for name, end in ends.items())
     )
     async with reading(own.store.database) as connection:
-        found = await clues.find(
-            connection, Criteria(), [Clue("drained the noisy replica")], None, ClueLimits()
-        )
+        found = await clues.find(connection, Criteria(), [Clue("drained the noisy replica")], None, PATIENT)
         [place] = [record.place for record in found]
         assert await connection.fetchval(_NAME, place.key.uid) == "in order"
 

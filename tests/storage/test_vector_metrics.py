@@ -24,7 +24,7 @@ from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.summaries import Summaries
 from datastorage.vectors.indexer import Indexer, Pace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.redis import RedisServer
 from tests.storage.reembedding import FULL, SmallPartitions
 from tests.storage.test_backfill import Stage, records, until_depth
@@ -204,7 +204,7 @@ async def test_reads(stage: Stage, database: Database) -> None:
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
     nearest = Nearest(database, database, model=stage.provider.model, same_server=True)
     meaning = NearestInMeaning(stage.embedder, nearest)
-    searcher = Searcher(HitReader(database), FullText(database), meaning)
+    searcher = Searcher(HitReader(database), FullText(database), meaning, embedding_seconds=DEADLINE_SECONDS)
     return ArchiveQueries(ArchiveReader(database), searcher, Summaries(database))
 
 

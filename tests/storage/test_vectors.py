@@ -29,7 +29,11 @@ WIDTH = 3
 
 
 def tables_of(
-    database: Database, name: str = "small", dimensions: int = WIDTH, *, write_seconds: float = 5.0
+    database: Database,
+    name: str = "small",
+    dimensions: int = WIDTH,
+    *,
+    write_seconds: float = DEADLINE_SECONDS,
 ) -> VectorTables:
     return VectorTables(database, EmbeddingModel("test", name, dimensions), write_seconds=write_seconds)
 

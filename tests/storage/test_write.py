@@ -64,8 +64,8 @@ class Stage:
         database: Database,
         vectors: Database,
         *,
-        write_seconds: float = 5.0,
-        timeout_seconds: float = 3.0,
+        write_seconds: float = DEADLINE_SECONDS,
+        timeout_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         self.tables = VectorTables(vectors, MODEL, write_seconds=write_seconds)
         self.outbox = Outbox(database)

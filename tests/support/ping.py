@@ -2,15 +2,13 @@
 
 from datastorage.errors import DataStorageError
 from datastorage.storage.connection.database import Database
-
-# A server that takes longer counts as absent.
-_SECONDS = 5.0
+from harness.polling import DEADLINE_SECONDS
 
 
 async def ping(database: Database) -> None:
     """Run a query. Raises the error of the database if no server answers."""
     async with database.connection() as connection:
-        await connection.fetchval("SELECT 1", timeout=_SECONDS)
+        await connection.fetchval("SELECT 1", timeout=DEADLINE_SECONDS)
 
 
 async def trouble(url: str) -> DataStorageError | None:
