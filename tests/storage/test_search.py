@@ -307,6 +307,17 @@ async def test_an_identifier_of_words_that_are_in_every_text_is_not_absent(
     assert found == ["api-7f9d"]
 
 
+@pytest.mark.parametrize(
+    ("question", "absent"),
+    [("SIGBUS", ["SIGBUS"]), ("SIGBUS seen", ["SIGBUS"]), ("WHY DID IT FAIL", []), ("sigbus", [])],
+)
+async def test_a_word_in_capitals_is_an_identifier_unless_the_whole_sentence_is(
+    archive: SearchableArchive, question: str, absent: list[str]
+) -> None:
+    await archive.put(said("restart", "memory limit reached"))
+    assert await absent_identifiers(archive.ask, question, Filter()) == absent
+
+
 @pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])
 async def test_records_to_leave_out_do_not_shorten_the_page(
     either: SearchableArchive, mode: SearchMode

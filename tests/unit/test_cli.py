@@ -105,7 +105,9 @@ def test_gc_deletes_nothing_by_itself(run: Command) -> None:
     [
         (("run",), "DATASTORAGE_DATABASE_URL"),
         (("migrate",), "DATASTORAGE_DATABASE_OWNER_URL"),
+        (("reindex",), "DATASTORAGE_DATABASE_OWNER_URL"),
         (("gc", "--dry-run"), "DATASTORAGE_DATABASE_URL"),
+        (("list",), "DATASTORAGE_DATABASE_URL"),
     ],
 )
 def test_without_a_database_url_one_line_says_so(
@@ -114,6 +116,7 @@ def test_without_a_database_url_one_line_says_so(
     code, printed, error = run(*command)
     assert (code, printed) == (2, "")
     assert_one_line(error, f": {setting} is not set")
+    assert ("--server" in error) == (command == ("list",))
 
 
 @pytest.mark.parametrize("command", [("run",), ("migrate",), ("gc", "--dry-run")])
@@ -282,6 +285,22 @@ def test_a_question_that_begins_with_a_minus_needs_two_dashes(
     )
     assert "Put --" not in run("list", question)[2], "it takes no text"
     assert "Put --" not in run("search", "-o", "xml", question[1:])[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("disk", "full"), "Put the question in quotation marks."),
+        (("--", "-a b", "--limit", "3"), "Put the question in quotation marks, and options before --."),
+    ],
+)
+def test_a_question_of_several_arguments_needs_quotation_marks(
+    run: Command, words: tuple[str, ...], hint: str
+) -> None:
+    code, printed, error = run("search", *words)
+    assert (code, printed) == (2, "")
+    assert_one_line(error, "Got unexpected extra argument", hint, "Try 'datastorage search --help'.")
+    assert "quotation marks" not in run("timeline", *words)[2]
 
 
 def test_a_command_is_found_behind_two_dashes(run: Command) -> None:

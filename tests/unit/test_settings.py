@@ -241,6 +241,8 @@ def test_a_missing_database_url_says_what_to_do() -> None:
         ConfigurationError, match="DATASTORAGE_DATABASE_URL is not set: give the PostgreSQL URL"
     ):
         load_settings().require_database_url()
+    with pytest.raises(ConfigurationError, match=r"enough\); or do without$"):
+        load_settings().require_database_url("or do without")
 
 
 def test_every_setting_has_a_description() -> None:

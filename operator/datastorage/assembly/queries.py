@@ -29,7 +29,7 @@ async def open_queries(settings: Settings, *, searching: bool = False) -> AsyncI
     The settings of vectors are not read, and the thesaurus only for ``searching``. Raises ConfigurationError
     for a wrong setting, SchemaVersionError for a schema of another version.
     """
-    settings.require_database_url()
+    settings.require_database_url("to ask an operator that runs, give its address with --server")
     async with AsyncExitStack() as stack:
         database = open_database(settings, "database_url", ARCHIVE, stack, writable=False)
         await database.check_schema_version()

@@ -190,14 +190,18 @@ def _in_one_line(error: typer.TyperException) -> str:
     if not message or context is None:
         return message
     end = "" if message.endswith((".", "?")) else "."
-    hint = " Put -- before a text that begins with -." if _may_mean_a_text(context) else ""
-    return f"{message}{end}{hint} Try '{context.command_path} --help'."
+    return f"{message}{end}{_hint(message, context)} Try '{context.command_path} --help'."
 
 
-def _may_mean_a_text(context: typer.Context) -> bool:
-    """Return whether a word after the command, such as "-staging", may be text instead of options."""
-    takes_text = any(each.param_type_name == "argument" for each in context.command.params)
-    return takes_text and any(re.match("-[^-].", word) for word in sys.argv[1:])
+def _hint(message: str, context: typer.Context) -> str:
+    """Return the remedy where words of a text may have been taken for something else; else nothing."""
+    if not any(each.param_type_name == "argument" for each in context.command.params):
+        return ""
+    words = sys.argv[1:]
+    if context.command.name == "search" and message.startswith("Got unexpected extra argument"):
+        return " Put the question in quotation marks" + (", and options before --." if "--" in words else ".")
+    may_mean_a_text = any(re.match("-[^-].", word) for word in words)  # such as "-staging"
+    return " Put -- before a text that begins with -." if may_mean_a_text else ""
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:

@@ -29,7 +29,7 @@ def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
 
     A number means more with the word before it ("exit code 137"), and a short one means nothing without it.
     """
-    is_all_capitals = " ".join(words).isupper()
+    is_all_capitals = len(words) > 1 and " ".join(words).isupper()  # a single word may be a code alone
     before = ""
     for word in map(_bare, words):
         for part in _parts(word):

@@ -43,7 +43,7 @@ def parse(text: str, source: str, known: Sequence[str] = ()) -> Document:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
             f"{source} is not TOML: {_lowered(str(error))}: write each group once, "
-            'as NAME = ["word", "other word"]'
+            'as NAME = ["word", "other word"], below [groups]'
         ) from None
     except _FaultError as fault:
         raise ConfigurationError(f"{source}{fault}") from None
