@@ -223,6 +223,16 @@ def test_the_summary_of_a_command_is_the_first_paragraph_of_its_help(
     assert summary == OVERVIEW[name].summary
 
 
+@pytest.mark.parametrize("command", [*((name,) for name in _COMMANDS), *_SUBCOMMANDS], ids=" ".join)
+def test_no_help_is_cut_in_a_narrow_window(
+    run: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, printed, _ = run(*command, "--help")
+    assert code == 0
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+
+
 @pytest.mark.parametrize(
     "command",
     [*((name,) for name in _COMMANDS if name not in {"rejected", "outbox"}), *_SUBCOMMANDS],

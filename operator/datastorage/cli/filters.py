@@ -61,7 +61,7 @@ class FilterOptions:
         str | None,
         typer.Option(
             help="The object that the record is about: KIND, KIND/NAME or KIND/NAMESPACE/NAME, such as "
-            "Deployment/payments/checkout."
+            "Deployment/shop/cart."
         ),
     ] = None
     alert_fingerprint: Annotated[
@@ -90,8 +90,7 @@ class FilterOptions:
     recorded_by: Annotated[
         str | None,
         typer.Option(
-            help="The user who recorded it, by the word of the API server, such as "
-            "system:serviceaccount:payments:recorder."
+            help="The user who recorded it, by the word of the API server, such as jane@example.com."
         ),
     ] = None
 

@@ -60,7 +60,10 @@ class PlaceOptions:
     selector: Annotated[
         str | None,
         typer.Option(
-            "--selector", "-l", help=f"Labels of the pods; by default {SELECTOR}.", show_default=False
+            "--selector",
+            "-l",
+            help=f"Labels of the pods; by default, {SELECTOR.replace('=', ' is ')}.",
+            show_default=False,
         ),
     ] = None
     kubeconfig: Annotated[
