@@ -515,6 +515,25 @@ async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_the
     assert names(await ranking.search("drain node", mode=SearchMode.TEXT))[0] == "all words"
 
 
+@pytest.mark.parametrize("question", ["drain zebra", '"drain of" zebra'])
+async def test_of_rare_words_the_record_with_all_of_them_is_found_however_old(
+    archive: SearchableArchive, question: str
+) -> None:
+    """Each word or phrase alone has more newer records than are ranked."""
+    old, later = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    await archive.put(
+        said("restart", "zebra drain of a node", name="all words", creationTimestamp=old),
+        *(
+            said("restart", f"{text} {n}", creationTimestamp=later)
+            for text in ("drain of a node", "a zebra") for n in range(60)
+        ),
+        *(said("restart", f"other {n}") for n in range(500)),
+    )  # fmt: skip
+    limits = RankLimits(newest=5, few_records=10)
+    ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
+    assert names(await ranking.search(question, mode=SearchMode.TEXT))[0] == "all words"
+
+
 async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_parts(
     archive: SearchableArchive,
 ) -> None:
