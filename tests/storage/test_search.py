@@ -472,10 +472,9 @@ async def test_common_words_still_find_their_records(
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
 
 
-async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
-    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each record has both words, so that nothing is better than the newest ones. There are no traces."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[Table], bool]]:
+    """What the newest records are looked for by: the condition, the tables, and whether in all time."""
     asked: list[tuple[str, Collection[Table], bool]] = []
     newest_of = Ranking._newest_of
 
@@ -484,6 +483,13 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
         return await newest_of(self, criteria, condition)
 
     monkeypatch.setattr(Ranking, "_newest_of", spied)
+    return asked
+
+
+async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+) -> None:
+    """Each record has both words, so that nothing is better than the newest ones. There are no traces."""
     times = [f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n):%FT%TZ}" for n in range(1_000)]
     await archive.put(
         *(said("restart", f"pod on node {n}", creationTimestamp=time) for n, time in enumerate(times))
@@ -494,6 +500,22 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
     both, traces = set(Table), {Table.ACTION_TRACES}
     all_words, words = "('pod') & ('node')", "(('pod'))"
     assert asked == [(all_words, both, False), (all_words, traces, True), (words, traces, True)]
+
+
+async def test_if_all_records_with_rare_words_are_ranked_nothing_else_is_looked_for(
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+) -> None:
+    await archive.put(
+        said("restart", "drain", name="drain"),
+        said("restart", "node", name="node"),
+        *(said("restart", f"other {n}") for n in range(500)),
+    )
+    large = archive.limited(rank=RankLimits(few_records=10), clues=ClueLimits(events=0))
+    found = await large.ask.search("drain node", mode=SearchMode.TEXT)
+    assert set(names(found)) == {"drain", "node"}
+    [(_, tables, is_in_all_time)] = asked
+    assert tables == set(Table)
+    assert is_in_all_time
 
 
 async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(
