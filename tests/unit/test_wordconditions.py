@@ -69,3 +69,6 @@ def test_phrases_select_alone_and_what_is_excluded_is_in_no_record() -> None:
     assert of_words.words.endswith(" & !('c')")
     assert of_words.all_words is not None
     assert of_words.all_words.endswith(" & !('c')")
+    assert of_words.all_words_share == 0.004
+    of_synonyms = word_conditions(_words(replace(_COMMON, share=0.1)), 0.02, (), ["'c'"])
+    assert of_synonyms.synonyms == "((('container'))) & !('c')"
