@@ -30,7 +30,9 @@ from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
+from datastorage.storage.questionforms import QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
+from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
@@ -489,10 +491,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[Table],
 async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
     archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
 ) -> None:
-    """Each record has both words, so that nothing is better than the newest ones. There are no traces."""
+    """Each record has both words, so that nothing is better than the newest ones. The only trace has none."""
     times = [f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n):%FT%TZ}" for n in range(1_000)]
     await archive.put(
-        *(said("restart", f"pod on node {n}", creationTimestamp=time) for n, time in enumerate(times))
+        *(said("restart", f"pod on node {n}", creationTimestamp=time) for n, time in enumerate(times)),
+        trace("something else"),
     )
     common = archive.limited(rank=RankLimits(selected_of_few=50, newest=50), clues=ClueLimits(events=0))
     found = await common.ask.search("pod node", mode=SearchMode.TEXT)
@@ -500,6 +503,27 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
     both, traces = set(Table), {Table.ACTION_TRACES}
     all_words, words = "('pod') & ('node')", "(('pod'))"
     assert asked == [(all_words, both, False), (all_words, traces, True), (words, traces, True)]
+
+
+async def test_the_words_of_a_question_are_counted_in_the_newest_records(archive: SearchableArchive) -> None:
+    await archive.put(
+        said("restart", "pod node", creationTimestamp="2026-01-01T00:00:00Z"),
+        *(
+            said("restart", f"{text} {n}")
+            for text in ("pod", "node", "pod node", "other")
+            for n in range(125)
+        ),
+        trace("something else"),
+    )
+    async with reading(archive.store.database) as connection:
+        words = await QuestionForms(()).find(
+            connection, Criteria(), Wording(["pod", "node"]), count_up_to=502
+        )
+    assert words is not None
+    assert [form.share for form in words.forms] == [250 / 501, 250 / 501]
+    assert words.all_words_share == 125 / 501
+    assert words.large == {Table.AUDIT_RECORDS}
+    assert words.total == 502
 
 
 async def test_if_all_records_with_rare_words_are_ranked_nothing_else_is_looked_for(
