@@ -30,7 +30,9 @@ from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
+from datastorage.storage.questionforms import QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
+from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
@@ -483,10 +485,9 @@ async def test_common_words_still_find_their_records(
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
 
 
-async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
-    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each record has both words, so that nothing is better than the newest ones."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[Table], bool]]:
+    """What the newest records are looked for by: the condition, the tables, and whether in all time."""
     asked: list[tuple[str, Collection[Table], bool]] = []
     newest_of = Ranking._newest_of
 
@@ -495,6 +496,13 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
         return await newest_of(self, criteria, condition)
 
     monkeypatch.setattr(Ranking, "_newest_of", spied)
+    return asked
+
+
+async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+) -> None:
+    """Each record has both words, so that nothing is better than the newest ones."""
     times = [f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n):%FT%TZ}" for n in range(1_000)]
     await archive.put(
         *(said("restart", f"pod on node {n}", creationTimestamp=time) for n, time in enumerate(times))
@@ -505,10 +513,48 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
     all_words, words = "('pod') & ('node')", "(('pod'))"
     assert asked == [(all_words, {Table.AUDIT_RECORDS}, False)]  # there are no traces
     asked.clear()
-    await archive.put(trace("of something else"))
-    found = await common.ask.search("pod node", mode=SearchMode.TEXT)
+    await archive.put(trace("something else"))
+    await common.ask.search("pod node", mode=SearchMode.TEXT)
     traces = {Table.ACTION_TRACES}
     assert asked == [(all_words, set(Table), False), (all_words, traces, True), (words, traces, True)]
+
+
+async def test_the_words_of_a_question_are_counted_in_the_newest_records(archive: SearchableArchive) -> None:
+    await archive.put(
+        said("restart", "pod node", creationTimestamp="2026-01-01T00:00:00Z"),
+        *(
+            said("restart", f"{text} {n}")
+            for text in ("pod", "node", "pod node", "other")
+            for n in range(125)
+        ),
+        trace("something else"),
+    )
+    async with reading(archive.store.database) as connection:
+        words = await QuestionForms(()).find(
+            connection, Criteria(), Wording(["pod", "node"]), count_up_to=502
+        )
+    assert words is not None
+    assert [form.share for form in words.forms] == [250 / 501, 250 / 501]
+    assert words.all_words_share == 125 / 501
+    assert words.tables == set(Table)
+    assert words.large == {Table.AUDIT_RECORDS}
+    assert words.total == 502
+
+
+async def test_if_all_records_with_rare_words_are_ranked_nothing_else_is_looked_for(
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+) -> None:
+    await archive.put(
+        said("restart", "drain", name="drain"),
+        said("restart", "node", name="node"),
+        *(said("restart", f"other {n}") for n in range(500)),
+    )
+    large = archive.limited(rank=RankLimits(few_records=10), clues=ClueLimits(events=0))
+    found = await large.ask.search("drain node", mode=SearchMode.TEXT)
+    assert set(names(found)) == {"drain", "node"}
+    [(_, tables, is_in_all_time)] = asked
+    assert tables == {Table.AUDIT_RECORDS}
+    assert is_in_all_time
 
 
 async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(
@@ -528,6 +574,25 @@ async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_the
     )
     ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
     assert names(await ranking.search("drain node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+@pytest.mark.parametrize("question", ["drain zebra", '"drain of" zebra'])
+async def test_of_rare_words_the_record_with_all_of_them_is_found_however_old(
+    archive: SearchableArchive, question: str
+) -> None:
+    """Each word or phrase alone has more newer records than are ranked."""
+    old, later = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    await archive.put(
+        said("restart", "zebra drain of a node", name="all words", creationTimestamp=old),
+        *(
+            said("restart", f"{text} {n}", creationTimestamp=later)
+            for text in ("drain of a node", "a zebra") for n in range(60)
+        ),
+        *(said("restart", f"other {n}") for n in range(500)),
+    )  # fmt: skip
+    limits = RankLimits(newest=5, few_records=10)
+    ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
+    assert names(await ranking.search(question, mode=SearchMode.TEXT))[0] == "all words"
 
 
 async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_parts(

@@ -114,6 +114,13 @@ async def test_what_has_no_synonyms(records: _Records, question: str, message: s
     assert await records.scores(question) == await records.scores(question, ())
 
 
+async def test_a_synonym_finds_a_record_where_most_have_the_word(records: _Records) -> None:
+    """As long as there is room for all of them."""
+    messages = {"x509: unknown authority", *(f"renewed certificate {n}" for n in range(5))}
+    await records.put(*messages)
+    assert set(await records.scores("certificate")) == messages
+
+
 async def test_excluded_words_leave_their_synonyms(records: _Records) -> None:
     await records.put("rotated the x509", "rotated the cert", "rotated the key")
     assert set(await records.scores("rotated -cert")) == {"rotated the x509", "rotated the key"}

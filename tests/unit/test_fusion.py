@@ -61,7 +61,9 @@ def test_others_of_an_incident_count_by_their_meaning_unless_they_were_found() -
 
 
 def test_exact_words_are_ahead_unless_another_record_is_much_nearer() -> None:
-    found = fused({"near": 0.75, "nearest": 1.1}, {"words": ALL_WORDS}, {"words": 0.2})
+    """All words are worth ten standard deviations beyond the noise."""
+    near, nearest = (BACKGROUND.mean + (1.5 + each) * BACKGROUND.deviation for each in (9.9, 10.1))
+    found = fused({"near": near, "nearest": nearest}, {"words": ALL_WORDS}, {"words": 0.2})
     scores = {name: each.score for name, each in found.items()}
     assert sorted(scores, key=lambda name: -scores[name]) == ["nearest", "words", "near"]
 

@@ -102,8 +102,8 @@ class Embedder:
         cached = (await self._cache.get([key])).get(key)
         if cached is not None:
             return cached
-        # Not through the breaker: it may be open because batches take too long, and whoever asks a question
-        # that the provider fails with must not keep the records from their vectors.
+        # Not through the breaker: it may be open because batches take too long, and a question that makes the
+        # provider fail must not keep the records from their vectors.
         try:
             row = (await rows_of(self._provider, [words]))[0]
         except EmbeddingRefusedError as error:

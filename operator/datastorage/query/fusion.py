@@ -4,10 +4,10 @@ Ranks would say nothing about how much better the first hit is than the second. 
 absolute scale, on which one question can be compared with another, and one model with another:
 
 - **Meaning.** Cosines differ from model to model: with one of them, texts that have nothing in common are at
-  0.1, and with another at 0.7. So the unit is the standard deviation of the question's cosines with texts
-  picked at random, whose mean is zero: 3 means nearer than all but one of a thousand such texts, if they are
-  distributed normally. What is no nearer than some of them always are is no evidence, so only what is beyond
-  a few deviations counts.
+  0.1, and with another at 0.7. So zero is the mean of the question's cosines with texts picked at random, and
+  the unit is their standard deviation: 3 means nearer than all but one of a thousand such texts, if they are
+  distributed normally. Some of them are always nearer than the mean, so that alone is no evidence: the first
+  deviations do not count.
 - **Words.** The weight of a word is the information in it, the logarithm of how rare it is (the weight of
   BM25). A record counts by the part of the information in all words of the question that it has. A word that
   is in no record counts among all, so a record with the only known word of five is not taken for a good one.
@@ -32,7 +32,7 @@ _SPREAD: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the words of a record are worth beside its meaning.
+    """What the words and the meaning of a record are worth in the sum.
 
     The defaults were chosen with ``python -m benchmarks.search --choose``.
     """
@@ -51,6 +51,8 @@ class Scale:
 
     def of_meaning(self, deviations: float) -> float:
         """Return what a text that is nearer than random by so many standard deviations is worth, in these."""
+        # Where most of the texts are about the question, one that is not would be very far away. It is still
+        # no worse than one about which nothing is known.
         return max(0.0, deviations - self.noise)
 
 
@@ -108,8 +110,6 @@ def _fused(
     scale: Scale,
 ) -> Fused:
     similarity = similarities.get(match.text_hash or b"")
-    # Where most of the texts are about the question, one that is not would be very far away. It is still no
-    # worse than one about which nothing is known.
     meaning = 0.0 if similarity is None else scale.of_meaning(background.deviations(similarity))
     words = 0.0 if worded is None else scale.of_words(worded.information)
     score = (meaning + words) / (meaning + words + _SPREAD)

@@ -65,9 +65,10 @@ class FullText:
     ) -> list[Match] | None:
         """Return the records that match best, at most ``per_text`` of each text.
 
-        The share of the question's words that a record has counts each by how rare it is, and is the less the
-        longer the record is. A synonym of a word counts a little less than the word. Returns None when the
-        question has only words that are in every text ("the", "what").
+        A record's share of the question's words counts each by how rare it is, and is smaller for a longer
+        record; the information that it has of them does not depend on its length. A synonym of a word counts
+        a little less than the word. Returns None when the question has only words that are in every text
+        ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
         answers = await asyncio.gather(

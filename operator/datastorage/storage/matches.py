@@ -31,7 +31,7 @@ class Match:
     """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
     information: float = 0
     """The part of the information in the question's words that it has, from 0 to 1. It does not matter how
-    often it has a word, and how long it is."""
+    often it has a word, nor how long it is."""
 
     def order(self, score: float | None = None) -> Order:
         """Return the sort key for a score, which is the share without one; two matches never have the same.

@@ -14,9 +14,9 @@ from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
 # the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
-# of all records, counted up to $4. Also returns the tables that have records, those that have more than the
-# newest ones, and the mean time from one of these to the next, of the table where that is longer. No record
-# is older than the oldest.
+# of all records, counted up to $4. Also returns the tables that have records; the large ones of these, which
+# have more than the newest ones; and the mean time from one of their newest records to the next, of the table
+# where that is longer. No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -102,9 +102,9 @@ class QuestionWords:
     tables: frozenset[Table]
     """The tables that have any of these records."""
     large: frozenset[Table]
-    """The tables that have more of them than the newest ones."""
+    """The tables with so many records that only the newest ones were looked at."""
     newest: datetime | None
-    """The time of the newest one; None if there are few."""
+    """The time of the newest record of a large table, the earlier one if both are large; None if none is."""
     apart: timedelta | None
     """The mean time from one of the newest records to the next."""
     oldest: datetime

@@ -111,7 +111,7 @@ class RankLimits:
     """Of up to this many records that meet the criteria, all that the words select are ranked."""
     selected_of_few: int = 1_500
     """Of few records, the words select about so many, the rarest words first. If even the rarest one is in
-    more, it tells little about a record, and the newest ones are ranked as of many records."""
+    more, it tells little about a record; then no more of the newest ones are ranked than of many records."""
     newest: int = 300
     """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
     others, and reading those takes most of the time."""
@@ -132,7 +132,7 @@ class Ranking:
         """
         self._connection = connection
         self._words = words
-        self._rows = max(limit, limits.newest)
+        self._max_rows = max(limit, limits.newest)
         self._limits = limits
         self._are_few = words.total <= limits.few_records
         self._arguments = (*_arguments(words.forms), per_text, limit)
@@ -188,14 +188,14 @@ class Ranking:
 
     async def _newest_of(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:
         rows = await self._connection.fetch(
-            RANK_NEWEST, condition, *self._arguments, self._rows, *criteria.arguments
+            RANK_NEWEST, condition, *self._arguments, self._max_rows, *criteria.arguments
         )
         return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
 
     def _times(self, share: float) -> Iterator[datetime | None]:
         """Yield the times since which to look for the rows, one after the other; None for all time."""
         if share >= _KNOWN_SHARE:
-            times = (self._words.since(self._rows / share * wider) for wider in _WIDER)
+            times = (self._words.since(self._max_rows / share * wider) for wider in _WIDER)
             yield from (time for time in times if time is not None)
         yield None
 
