@@ -595,6 +595,22 @@ async def test_of_rare_words_the_record_with_all_of_them_is_found_however_old(
     assert names(await ranking.search(question, mode=SearchMode.TEXT))[0] == "all words"
 
 
+async def test_long_records_with_all_words_are_not_hidden_by_many_short_ones_with_some(
+    archive: SearchableArchive,
+) -> None:
+    """A search by both counts what a record has of the question, whatever its length."""
+    await archive.put(
+        *(
+            said("restart", f"zebra drain node {' '.join(f'w{n}x{m}' for m in range(300))}", name=f"all{n}")
+            for n in range(12)
+        ),
+        *(said("restart", f"drain node {n}") for n in range(60)),
+        *(said("restart", f"other {n}") for n in range(100)),
+    )
+    found = names(await archive.ask.search("zebra drain node", flat=True))
+    assert all(name.startswith("all") for name in found)
+
+
 async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_parts(
     archive: SearchableArchive,
 ) -> None:

@@ -63,7 +63,9 @@ class FullText:
     async def find(
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
     ) -> list[Match] | None:
-        """Return the records that match best, at most ``per_text`` of each text.
+        """Return the records that match best, at most ``per_text`` of each text, in the order of their share.
+
+        These are ``limit`` records by their share, and as many by their information; most are both.
 
         A record's share of the question's words counts each by how rare it is, and is smaller for a longer
         record; the information that it has of them does not depend on its length. A synonym of a word counts
@@ -83,7 +85,10 @@ class FullText:
         for record in found:
             match = ranked.get(record.place, Match(record.place, record.text_hash))
             ranked[record.place] = replace(match, clue_weight=record.weight)
-        return best_of_each_text(ranked.values(), per_text)[:limit]
+        best = best_of_each_text(ranked.values(), per_text)
+        # A search by both counts the information, and a search by words the share.
+        informed = {match.place for match in sorted(best, key=lambda match: -match.information)[:limit]}
+        return [match for n, match in enumerate(best) if n < limit or match.place in informed]
 
     async def _ranked(
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int

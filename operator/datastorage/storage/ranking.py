@@ -54,7 +54,7 @@ def _ranking(matching: str, more: str = "") -> str:
     of a phrase is the mean of those of its words: the rank of a phrase has another scale. So it is with a
     word that PostgreSQL splits ("1e9" and "a" of "1e9a"), whose rank would take the time of comparing every
     place of one part with every place of the other. The information is the sum of the weights alone, divided
-    in the same way.
+    in the same way. The best rows ($9) by either are returned.
     """
     return with_conditions(f"""
     WITH {matching},
@@ -84,10 +84,15 @@ def _ranking(matching: str, more: str = "") -> str:
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
             ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
-        FROM ranked)
+        FROM ranked),
+    placed AS (
+        SELECT *, row_number() OVER (ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash)
+                AS by_share,
+            row_number() OVER (ORDER BY information DESC, share DESC, created_at DESC, uid, generation DESC,
+                spec_hash) AS by_information
+        FROM numbered WHERE number <= $8)
     SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share, information{more}
-    FROM numbered WHERE number <= $8
-    ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $9
+    FROM placed WHERE least(by_share, by_information) <= $9 ORDER BY by_share
 """)  # noqa: S608  # expressions of our own
 
 
@@ -126,7 +131,8 @@ class Ranking:
     def __init__(
         self, connection: Session, words: QuestionWords, limits: RankLimits, per_text: int, limit: int
     ) -> None:
-        """At most ``limit`` rows are returned, and ``per_text`` of each text.
+        """At most ``limit`` rows are returned by their share, and as many by their information; of each text,
+        at most ``per_text``.
 
         Of the words, the records are counted up to one more than ``limits.few_records``.
         """
