@@ -42,7 +42,7 @@ async def measure_rest(bench: Bench, count: int) -> list[Result]:
                 await _single(operator, count, store),
                 await paced("j2", f"store, {PACE} requests/s", count, store),
                 await _batches(client, operator, count, namespace, uids),
-                *await _reads(client, operator, count, namespace, uids),
+                *await _reads(client, operator, archive, count, namespace, uids),
                 await measure_export("j8", client, operator, len(uids)),
             ]
             seconds = time.monotonic() - started
@@ -99,7 +99,12 @@ async def _batches(
 
 
 async def _reads(
-    client: RestClient, operator: MeasuredOperator, count: int, namespace: str, uids: Sequence[str]
+    client: RestClient,
+    operator: MeasuredOperator,
+    archive: Archive,
+    count: int,
+    namespace: str,
+    uids: Sequence[str],
 ) -> list[Result]:
     async def get(number: int) -> None:
         await client.get(f"/query/remediation/{uids[number * 7 % len(uids)]}", namespace=namespace)
@@ -112,6 +117,7 @@ async def _reads(
         question = f"why was the deployment restarted {number % 50}"
         await client.get("/query/semantic", namespace=namespace, q=question)
 
+    await archive.analyze()
     say(f"    {count} records read over {CONNECTIONS} connections")
     rate, cpu_ms = await at_once(operator, count, get)
     return [
