@@ -163,6 +163,17 @@ class Settings(BaseModel):
             )
         return url
 
+    def require_owner_url(self) -> str:
+        """Return the owner's URL, or else the service's. Raises ConfigurationError when neither is set."""
+        owner = self.database.owner_url or self.database.url
+        url = owner.get_secret_value()
+        if not url:
+            raise ConfigurationError(
+                f"{PREFIX}DATABASE_OWNER_URL is not set: give the PostgreSQL URL of the role that is to own "
+                f"the schema (without it {PREFIX}DATABASE_URL is used, which is not set either)"
+            )
+        return url
+
     def directory_of(self, name: str) -> Path | None:
         """Return the directory of the file that may hold a setting's value; None if no file can set it."""
         return self._directories.get(name)

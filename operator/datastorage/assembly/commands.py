@@ -114,12 +114,8 @@ class OpenedReindex:
 @asynccontextmanager
 async def open_reindex(settings: Settings, *, writable: bool) -> AsyncIterator[OpenedReindex]:
     """Open the work of giving stored records all of their words, as the role that owns the schema."""
+    settings.require_owner_url()
     setting = "database_url" if settings.database.owner_url is None else "database_owner_url"
-    if setting == "database_url" and not settings.database.url.get_secret_value():
-        raise ConfigurationError(
-            f"{ARCHIVE.owner_setting} is not set: give the PostgreSQL URL of the role that owns the schema, "
-            "as for 'datastorage migrate'"
-        )
     chain = replace(ARCHIVE, setting=f"{PREFIX}{setting.upper()}")
     async with AsyncExitStack() as stack:
         database = open_database(settings, setting, chain, stack, writable=writable)

@@ -37,12 +37,7 @@ def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
 
     Raises the errors of ``migrate``. A chain that was migrated before the error stays migrated.
     """
-    owner = _secret(settings.database.owner_url) or _secret(settings.database.url)
-    if not owner:
-        raise ConfigurationError(
-            f"{ARCHIVE.owner_setting} is not set: give the PostgreSQL URL of the role that is to own the "
-            f"schema (without it {ARCHIVE.setting} is used, which is not set either)"
-        )
+    owner = settings.require_owner_url()
     done = [(ARCHIVE.name, *migrate(owner, ARCHIVE))]
     if settings.embedding.provider != "none":
         vectors = (
