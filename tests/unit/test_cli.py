@@ -48,6 +48,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return command
 
 
+@pytest.fixture
+def help_of(run: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return the help of a command, in a window of so many columns."""
+
+    def shown(*command: str, columns: int = 200) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, printed, _ = run(*command, "--help")
+        assert code == 0
+        return printed
+
+    return shown
+
+
 def assert_one_line(error: str, *words: str) -> None:
     assert error.startswith("datastorage: ")
     assert error.count("\n") == 1
@@ -213,24 +226,16 @@ def test_every_command_of_a_module_is_in_the_overview(module: str) -> None:
 
 @pytest.mark.parametrize("name", _COMMANDS)
 def test_the_summary_of_a_command_is_the_first_paragraph_of_its_help(
-    run: Command, monkeypatch: pytest.MonkeyPatch, name: str
+    help_of: Callable[..., str], name: str
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    code, printed, _ = run(name, "--help")
-    assert code == 0
-    usage, summary, *_ = (line.strip() for line in printed.splitlines() if line.strip())
+    usage, summary, *_ = (line.strip() for line in help_of(name).splitlines() if line.strip())
     assert usage.startswith("Usage:")
     assert summary == OVERVIEW[name].summary
 
 
 @pytest.mark.parametrize("command", [*((name,) for name in _COMMANDS), *_SUBCOMMANDS], ids=" ".join)
-def test_no_help_is_cut_in_a_narrow_window(
-    run: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    code, printed, _ = run(*command, "--help")
-    assert code == 0
-    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+def test_no_help_is_cut_in_a_narrow_window(help_of: Callable[..., str], command: tuple[str, ...]) -> None:
+    assert "\N{HORIZONTAL ELLIPSIS}" not in help_of(*command, columns=80)
 
 
 @pytest.mark.parametrize(
@@ -238,13 +243,8 @@ def test_no_help_is_cut_in_a_narrow_window(
     [*((name,) for name in _COMMANDS if name not in {"rejected", "outbox"}), *_SUBCOMMANDS],
     ids=" ".join,
 )
-def test_every_help_shows_an_example(
-    run: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    code, printed, _ = run(*command, "--help")
-    assert code == 0
-    examples = printed.partition("Example")[2].partition("╭")[0]
+def test_every_help_shows_an_example(help_of: Callable[..., str], command: tuple[str, ...]) -> None:
+    examples = help_of(*command).partition("Example")[2].partition("╭")[0]
     assert f"datastorage {' '.join(command)}" in examples
     # The library takes the indentation away where nothing stands between the summary and the examples.
     assert all(line.startswith(" " * 5) for line in examples.splitlines()[1:] if line.strip())
@@ -352,11 +352,9 @@ def test_the_overview_loads_none_of_the_large_libraries() -> None:
     ],
 )
 def test_the_help_says_which_options_are_required(
-    run: Command, command: tuple[str, ...], options: str
+    help_of: Callable[..., str], command: tuple[str, ...], options: str
 ) -> None:
-    code, printed, _ = run(*command, "--help")
-    assert code == 0
-    printed = " ".join(printed.split())
+    printed = " ".join(help_of(*command).split())
     assert f"ne of {options}" in printed
     assert "required" in printed
     assert "(all)" not in printed
