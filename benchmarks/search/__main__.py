@@ -30,7 +30,6 @@ from benchmarks.progress import say
 from benchmarks.search.choosing import FOLDS, Choice, choose
 from benchmarks.search.dataset import (
     LabelledRecord,
-    Part,
     Question,
     QuestionClass,
     load_questions,
@@ -261,9 +260,9 @@ async def _ranking(search: Awaitable[SearchResult], ids: Mapping[str, str]) -> l
 
 def _print(qualities: Sequence[Quality]) -> None:
     console = Console(width=110 if not sys.stdout.isatty() else None)
-    for part in Part:
+    for part in dict.fromkeys(each.part for each in qualities):
         columns = ("questions", "model", *SearchMode, "flat", "95 % of hybrid", "recall", "median ms")
-        table = Table(f"nDCG@{_AT}, {part} part", *columns, box=None)
+        table = Table(f"nDCG@{_AT}, {part}", *columns, box=None)
         for which in (ALL, *QuestionClass):
             found = [each for each in qualities if (each.part, each.question_class) == (part, which)]
             for model in dict.fromkeys(each.model for each in found):

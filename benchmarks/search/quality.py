@@ -10,6 +10,7 @@ from benchmarks.search.measures import Interval, interval_of_mean
 from datastorage.query.filters import SearchMode
 
 ALL: Final = "all"
+BOTH: Final = "both parts"
 _ENOUGH: Final = 10
 
 
@@ -47,23 +48,33 @@ class Quality:
 
 @dataclass(frozen=True)
 class Group:
-    """The questions of a part, or of a class of it."""
+    """The questions of a part, or of a class of it; without a part, those of both."""
 
-    part: Part
+    part: Part | None
     question_class: QuestionClass | None = None
+
+    @property
+    def of_parts(self) -> str:
+        """The part, or both."""
+        return BOTH if self.part is None else f"{self.part} part"
 
     def __contains__(self, question: Question) -> bool:
         same_class = self.question_class in {None, question.question_class}
-        return question.part is self.part and same_class
+        return self.part in {None, question.part} and same_class
 
     def __str__(self) -> str:
-        return f"{self.part}, {self.question_class or ALL}"
+        return f"{self.of_parts}, {self.question_class or ALL}"
 
 
 def groups_of(asked: Sequence[Asked]) -> list[Group]:
-    """Return each part, followed by those of its classes that have questions."""
+    """Return each part that has questions, then both if both have, each followed by its classes."""
     questions = [each.question for each in asked]
-    every = [Group(part, which) for part in Part for which in (None, *QuestionClass)]
+    parts = [part for part in Part if any(question.part is part for question in questions)]
+    every = [
+        Group(part, which)
+        for part in (*parts, *([None] if len(parts) > 1 else []))
+        for which in (None, *QuestionClass)
+    ]
     return [group for group in every if any(question in group for question in questions)]
 
 
@@ -87,7 +98,7 @@ def _quality(group: Group, asked: Sequence[Asked]) -> Quality:
         model=asked[0].model,
         mode=asked[0].mode.value,
         flat=asked[0].flat,
-        part=group.part.value,
+        part=group.of_parts,
         question_class=group.question_class or ALL,
         questions=len(asked),
         ndcg=round(statistics.mean(ndcgs), 3),

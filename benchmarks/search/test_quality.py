@@ -34,6 +34,20 @@ def test_means_are_those_of_a_part_and_of_each_class() -> None:
     assert hybrid[1].median_ms == 5.5
 
 
+def test_the_means_of_both_parts_follow_those_of_each() -> None:
+    second = all_modes(0.8, 0.5, QuestionClass.KEYWORD)
+    first = [
+        replace(each, question=replace(each.question, id=f"f{number}", part=Part.FIRST), ndcg=each.ndcg / 2)
+        for number, each in enumerate(second)
+    ]
+    hybrid = [each for each in qualities_of(first + second) if each.mode == "hybrid"]
+    assert [(each.part, each.question_class, each.questions, each.ndcg) for each in hybrid] == [
+        ("first part", ALL, 12, 0.4), ("first part", "keyword", 12, 0.4),
+        ("second part", ALL, 12, 0.8), ("second part", "keyword", 12, 0.8),
+        ("both parts", ALL, 24, 0.6), ("both parts", "keyword", 24, 0.6),
+    ]  # fmt: skip
+
+
 def test_plain_lists_are_measured_apart_and_compared_with_nothing() -> None:
     usual = all_modes(0.5, 0.4, QuestionClass.INCIDENT)
     flat = [replace(each, ndcg=0.1, flat=True) for each in usual if each.mode is SearchMode.HYBRID]
@@ -47,8 +61,8 @@ def test_plain_lists_are_measured_apart_and_compared_with_nothing() -> None:
 def test_hybrid_is_worse_only_where_the_choice_of_questions_does_not_explain_it() -> None:
     clear = all_modes(0.4, 0.5, QuestionClass.IDENTIFIER)
     assert [line.partition(":")[2].partition(":")[0] for line in where_hybrid_is_worse(clear)] == [
-        " hybrid is worse than text alone (second, all)",
-        " hybrid is worse than text alone (second, identifier)",
+        " hybrid is worse than text alone (second part, all)",
+        " hybrid is worse than text alone (second part, identifier)",
     ]
     once_much_better = [
         *all_modes(0.4, 0.45, QuestionClass.IDENTIFIER),
