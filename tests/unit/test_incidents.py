@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,16 +144,28 @@ def test_a_page_has_three_of_an_incident_at_most_and_has_them_together(
     page = page_of(hits, incidents, limit)
     of_page = [incidents.get(each.match.place, each.match.place) for each in page]
     assert max(Counter(of_page).values(), default=0) <= 3
-    # Each incident is one run.
-    runs = [one for one, before in zip(of_page, [None, *of_page], strict=False) if one != before]
+    with_clue = [each.match.clue_weight > 0 for each in page]
+    assert with_clue == sorted(with_clue, reverse=True)
+    # Among those with a clue, and among the others, each incident is one run.
+    runs = [run for run, _ in groupby(zip(of_page, with_clue, strict=True))]
     assert len(runs) == len(set(runs))
-    # The best of the runs are in order, and so is each run.
+    # The best of each incident are in order, and so is each incident.
     totals: dict[object, list[float]] = {}
     for incident, each in zip(of_page, page, strict=True):
         totals.setdefault(incident, []).append(each.total)
     firsts = [run[0] for run in totals.values()]
     assert firsts == sorted(firsts, reverse=True)
     assert all(run == sorted(run, reverse=True) for run in totals.values())
+
+
+def test_what_has_a_clue_comes_before_the_rest_of_each_incident() -> None:
+    hits = [
+        hit("first", 0.9, clue_weight=1), hit("second", 0.5, clue_weight=1),
+        hit("of-first", 0.4), hit("better", 0.3), hit("of-second", 0.2),
+    ]  # fmt: skip
+    incidents = incidents_of({"first": "rr-1", "of-first": "rr-1", "second": "rr-2", "of-second": "rr-2"})
+    page = page_of(hits, incidents, 10)
+    assert [name_of(each) for each in page] == ["first", "second", "of-first", "of-second", "better"]
 
 
 @given(found_with_incidents(), st.integers(1, 30))

@@ -55,7 +55,8 @@ def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused
 def page_of(hits: Iterable[Fused], incidents: Mapping[Place, str], limit: int) -> list[Fused]:
     """Return the best hits, a few of each incident; those of an incident follow its best one.
 
-    ``hits`` have the best one first.
+    But nothing comes before a hit that matches a clue except others that do: who asks for an identifier wants
+    all records that have it, and then what else belongs to their incidents. ``hits`` have the best one first.
     """
     together: dict[str | Place, list[Fused]] = {}
     for hit in hits:
@@ -65,7 +66,8 @@ def page_of(hits: Iterable[Fused], incidents: Mapping[Place, str], limit: int) -
         if len(of_incident) < _PER_INCIDENT:
             of_incident.append(hit)
             limit -= 1
-    return list(chain.from_iterable(together.values()))
+    page = list(chain.from_iterable(together.values()))
+    return sorted(page, key=lambda hit: not hit.match.clue_weight)
 
 
 def _incident(match: Match, incidents: Mapping[Place, str]) -> str | Place:
