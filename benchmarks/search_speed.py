@@ -44,7 +44,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import WALKING, Nearest
-from datastorage.storage.readonly import reading
+from datastorage.storage.readonly import READING, reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from datastorage.thesaurus.loading import load_groups
@@ -130,7 +130,7 @@ async def measure(
     await _fill(owner_url, service_url, corpus, texts, memory_mib)
     words = list(questions(asked, seed=2))
     vectors = await provider.embed(words)
-    database = Database(service_url, pool_size=READ_POOL_SIZE)
+    database = Database(service_url, pool_size=READ_POOL_SIZE, session_settings=READING)
     try:
         return await _measure_all(database, corpus, words, vectors)
     finally:

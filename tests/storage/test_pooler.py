@@ -21,7 +21,7 @@ from datastorage.storage.connection.urls import parse_url
 from datastorage.storage.export import ExportPace, ExportReader
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.readonly import ONE_PLAN, OWN_PLAN, change_plan, reading
+from datastorage.storage.readonly import ONE_PLAN, reading, set_further
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
@@ -193,7 +193,7 @@ async def test_one_plan_serves_all_values_where_statements_are_kept(
 ) -> None:
     database = Database(pooled.url if through_pooler else cloned.service_url, pool_size=1)
     async with reading(database, plan=ONE_PLAN) as connection:
-        await change_plan(connection, OWN_PLAN, ONE_PLAN)
+        await set_further(connection, plan=ONE_PLAN)
         assert await connection.fetchval("SELECT current_setting('plan_cache_mode')") == mode
     await database.close()
 

@@ -358,7 +358,7 @@ async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
 
     async def spied(self: Session, sql: str, *arguments: Any, **options: Any) -> Any:
         if "distances AS" in sql:
-            settings.append(await self.fetchval("SELECT 'SET LOCAL enable_seqscan = ' || current_setting($1)",
+            settings.append(await self.fetchval("SELECT 'enable_seqscan = ' || current_setting($1)",
                                                 "enable_seqscan"))  # fmt: skip
         return await fetch(self, sql, *arguments, **options)
 

@@ -26,6 +26,7 @@ from datastorage.storage.hits import HitReader
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.ranking import RankLimits
+from datastorage.storage.readonly import READING
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.summaries import Summaries
 from datastorage.storage.vectors import VectorTables
@@ -87,6 +88,8 @@ class SearchableArchive:
 
     store: Store
     provider: Provider
+    questions: Database
+    """What it asks: as in the service, connections of their own to the database of the records."""
     ask: ArchiveQueries
 
     def limited(
@@ -99,11 +102,11 @@ class SearchableArchive:
         embedding_seconds: float = DEADLINE_SECONDS,
     ) -> "SearchableArchive":
         """Return the same archive with other limits. By default, a search has all the time that it needs."""
-        vectors, database = self.store.vectors, self.store.database
+        vectors, database = self.store.vectors, self.questions
         assert vectors is not None
         nearest = Nearest(
             database,
-            vectors.database,
+            database if vectors.same_server else vectors.database,
             model=self.provider.model,
             same_server=vectors.same_server,
             limits=walk,
@@ -137,6 +140,8 @@ async def searchable(
     async with AsyncExitStack() as stack:
         database = Database(records.service_url, pool_size=4)
         stack.push_async_callback(database.close)
+        questions = Database(records.service_url, pool_size=4, session_settings=READING)
+        stack.push_async_callback(questions.close)
         apart = database
         if vectors is not None:
             apart = Database(vectors.service_url, pool_size=4, chain=VECTORS)
@@ -147,8 +152,8 @@ async def searchable(
         embedder = Embedder(chosen, VectorCache(chosen.model), breaker)
         stack.push_async_callback(embedder.close)
         store = Store(database, Vectors(apart, vectors is None, embedder))
-        meaning = by_meaning(database, embedder, apart if vectors is not None else None)
-        yield SearchableArchive(store, chosen, build_queries(database, meaning)).limited()
+        meaning = by_meaning(questions, embedder, apart if vectors is not None else None)
+        yield SearchableArchive(store, chosen, questions, build_queries(questions, meaning)).limited()
 
 
 async def _serves() -> None:

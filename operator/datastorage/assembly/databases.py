@@ -1,5 +1,6 @@
 """Builds the connections to a database."""
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from datastorage.secrets import origin_of
@@ -16,6 +17,7 @@ def open_database(
     *,
     writable: bool,
     pool_size: int | None = None,
+    session_settings: Sequence[str] = (),
 ) -> Database:
     """Return the database that the setting ``url`` names, which the stack closes.
 
@@ -27,6 +29,7 @@ def open_database(
         chain=chain,
         writable=writable,
         statement_cache=settings.database.statement_cache,
+        session_settings=session_settings,
     )
     stack.push_async_callback(database.close)
     return database

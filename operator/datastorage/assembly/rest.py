@@ -38,6 +38,7 @@ from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.settings import Settings
 from datastorage.storage.export import ExportReader
+from datastorage.storage.readonly import READING
 from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 from datastorage.thesaurus.loading import load_groups
@@ -82,8 +83,9 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         # Of several hosts, the first may be a standby that lacks what was just stored. So the questions go to
         # the one that accepts writes, too.
         database = open_database(
-            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=READ_POOL_SIZE
-        )
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=READ_POOL_SIZE,
+            session_settings=READING,
+        )  # fmt: skip
         # Exports have connections of their own, too. They lead to the primary: a standby does not know which
         # transactions may still add rows.
         exports = open_database(
@@ -103,8 +105,9 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         tasks: tuple[asyncio.Task[Any], ...] = ()
         if standby is not None:
             copy = open_database(
-                settings, "read_database_url", STANDBY, stack, writable=False, pool_size=READ_POOL_SIZE
-            )
+                settings, "read_database_url", STANDBY, stack, writable=False, pool_size=READ_POOL_SIZE,
+                session_settings=READING,
+            )  # fmt: skip
             archive = StandbyQueries(queries_of(store, copy, synonyms=synonyms), primary, standby)
             # It begins before PostgreSQL has answered: a standby may be there when the primary is not.
             tasks = (asyncio.create_task(standby.run(), name="standby"),)

@@ -15,7 +15,6 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import limit_time
 from datastorage.storage.wording import Clue, as_searched, tsquery
 
 _log = logging.getLogger(__name__)
@@ -113,9 +112,9 @@ async def find(
 ) -> list[Found]:
     """Return the records that match a rare clue, among those that meet the criteria and the condition.
 
-    The condition is a tsquery, or None. If the search takes too long, the result is empty. Nothing may use
-    the connection's transaction afterwards: it keeps the time limit, and has failed if that was reached.
-    All other errors are those of asyncpg; ``reading`` translates them.
+    The condition is a tsquery, or None. If the search takes longer than the connection's time limit, the
+    result is empty, and the connection's transaction has failed. All other errors are those of asyncpg;
+    ``reading`` translates them.
     """
     if not clues:
         return []
@@ -125,7 +124,6 @@ async def find(
         limits.candidates, limits.rows, limits.texts, *criteria.arguments,
     )  # fmt: skip
     try:
-        await limit_time(connection, limits.seconds)
         rows = await connection.fetch(CLUES, *arguments)
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")

@@ -21,7 +21,7 @@ from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
-from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
+from datastorage.storage.readonly import OWN_PLAN, plan_for, reading, set_further
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wordconditions import word_conditions
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
@@ -102,7 +102,8 @@ class FullText:
             if words is None:
                 return None
             # How to find the rows depends on how many have the words.
-            await change_plan(connection, plan, OWN_PLAN)
+            if plan != OWN_PLAN:
+                await set_further(connection, plan=OWN_PLAN)
             phrases, excluded = await self._required_phrases(connection, wording)
             # To look at all months of a table without records takes each statement a millisecond or two.
             criteria = replace(criteria, tables=criteria.tables & words.tables)
@@ -112,7 +113,7 @@ class FullText:
     async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
         if not wording.clues:
             return []
-        async with reading(self._database) as connection:
+        async with reading(self._database, seconds=self._clue_limits.seconds) as connection:
             required = _required(*await self._required_phrases(connection, wording))
             return await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
 

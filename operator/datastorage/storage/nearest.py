@@ -14,7 +14,7 @@ from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, ShapedStatement, count_up_to, with_conditions
 from datastorage.storage.matches import Background, Match, Near, Similarities
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
+from datastorage.storage.readonly import ONE_PLAN, plan_for, reading, set_further
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
@@ -128,11 +128,11 @@ _SAMPLED_RECORDS: Final = 500
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
 # enough, since the answer is sorted.
 WALKING: Final = (
-    "SET LOCAL hnsw.ef_search = 200",
-    "SET LOCAL hnsw.iterative_scan = relaxed_order",
-    "SET LOCAL hnsw.max_scan_tuples = 20000",
+    "hnsw.ef_search = 200",
+    "hnsw.iterative_scan = relaxed_order",
+    "hnsw.max_scan_tuples = 20000",
 )
-BY_KEYS: Final = "SET LOCAL enable_seqscan = off"
+BY_KEYS: Final = "enable_seqscan = off"
 """For looking up many vectors at once. PostgreSQL expects ten, so it would read all rows of a small table and
 compare each with thousands of hashes; and with one plan, it would go on so when the table has grown."""
 
@@ -189,8 +189,8 @@ class Nearest:
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> Near:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
         with self._refused_for_now():
-            number, given = await self._model_id(), pgvector.Vector(vector)
-            found = await self._search(number, criteria, given, limit, per_text)
+            await self._check_schema()
+            found = await self._search(criteria, pgvector.Vector(vector), limit, per_text)
             return Near(found, vector, is_all=len(found) < limit)
 
     async def similarities(
@@ -237,11 +237,6 @@ class Nearest:
             self._vectors.expire_connections()
             raise TransientError(f"the vectors' tables: {error}") from error
 
-    async def _model_id(self) -> int:
-        await self._check_schema()
-        async with self._vectors.connection(VECTORS) as connection:
-            return await self._number(connection)
-
     async def _check_schema(self) -> None:
         generation = self._vectors.generation
         if self._checked_generation != generation:  # it may be another database now
@@ -263,13 +258,14 @@ class Nearest:
         return number
 
     async def _search_together(
-        self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
+        self, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         plan = plan_for(criteria)
-        async with reading(self._archive, *WALKING, plan=plan, chain=VECTORS) as connection:
+        async with reading(self._archive, plan=plan, chain=VECTORS) as connection:
+            number = await self._number(connection)
             if not await self._leaves_few(connection, criteria):
                 # Whatever the conditions, a walk looks records up by their texts.
-                await change_plan(connection, plan, ONE_PLAN)
+                await set_further(connection, *WALKING, plan=ONE_PLAN)
                 for texts in self._limits.texts:
                     # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
                     # the same moment, it has two vectors, and its records are found twice.
@@ -281,21 +277,19 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-                await change_plan(connection, ONE_PLAN, plan)
-            await connection.execute(BY_KEYS)
+                await set_further(connection, plan=plan)
+            await set_further(connection, BY_KEYS)
             sql, arguments = _EXACT.of(criteria)
             sql = sql.format(id=number, pgvector=connection.vector_schema)
             own = (per_text, limit, vector, self._limits.exact_records)
             return _matches(await connection.fetch(sql, *own, *arguments), limit)
 
-    async def _search_apart(
-        self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
-    ) -> list[Match]:
+    async def _search_apart(self, criteria: Criteria, vector: Any, limit: int, per_text: int) -> list[Match]:
         async with (
             reading(self._archive, plan=plan_for(criteria)) as archive,
-            reading(self._vectors, *WALKING) as vectors,
+            reading(self._vectors, *WALKING, chain=VECTORS) as vectors,
         ):
-            pgvector_schema = vectors.vector_schema
+            number, pgvector_schema = await self._number(vectors), vectors.vector_schema
             if not await self._leaves_few(archive, criteria):
                 for texts in self._limits.texts:
                     sql = _NEAREST.format(id=number, pgvector=pgvector_schema)

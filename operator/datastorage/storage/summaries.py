@@ -6,7 +6,7 @@ from typing import Any, Final
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.groups import Group, GroupKey, Groups
-from datastorage.storage.readonly import limit_time, reading
+from datastorage.storage.readonly import reading
 
 _DAY: Final = "(r.created_at AT TIME ZONE 'UTC')::date"
 # The expressions for an AuditRecord and for an ActionTrace.
@@ -52,8 +52,7 @@ class Summaries:
         Groups of later days come first, and then those of more records. Only the newest generation of an
         ActionTrace counts. Raises WorkRefusedError with ``is_limit`` if it takes too long.
         """
-        async with reading(self._database) as connection:
-            await limit_time(connection, self._seconds)
+        async with reading(self._database, seconds=self._seconds) as connection:
             rows = await connection.fetch(_statement(keys), limit, *criteria.arguments)
         groups = tuple(_group(row, len(keys)) for row in rows)
         return Groups(groups, rows[0]["all_groups"] if rows else 0, rows[0]["all_records"] if rows else 0)

@@ -1,7 +1,7 @@
 """The connection pool. It lends connections, and replaces them when they may lead to the wrong server."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -94,12 +94,14 @@ class Database:
         chain: Chain = ARCHIVE,
         writable: bool = False,
         statement_cache: StatementCache = "auto",
+        session_settings: Sequence[str] = (),
         pace: Pace = Pace(),
     ) -> None:
         """``url`` is a libpq URL, ``pool_size`` the largest number of connections open at once.
 
         ``chain`` is the schema that the database is used for. With ``writable``, a read-only server counts as
-        away. Raises ConfigurationError for a URL that can't be used.
+        away. The ``session_settings`` are such as "jit = off"; a pooler's sessions do without. Raises
+        ConfigurationError for a URL that can't be used.
         """
         origin = Origin(chain.setting, url) if isinstance(url, str) else url
         secret = Secret(origin, partial(check_url, setting=chain.setting), files_in)
@@ -107,7 +109,9 @@ class Database:
         self._chain = chain
         self._writable = writable
         self._pace = pace
-        connector = Connector(statement_cache=statement_cache, command_seconds=pace.command_seconds)
+        connector = Connector(
+            statement_cache=statement_cache, command_seconds=pace.command_seconds, settings=session_settings
+        )
         self._servers = Servers(chain, connector, writable=writable)
         self._pool = asyncpg.create_pool(
             connect=self._connect,

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, Literal
@@ -70,16 +70,18 @@ async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def readonly_transaction(
-    connection: asyncpg.Connection, settings: Iterable[str]
+    connection: asyncpg.Connection, settings: Sequence[str], statements: Sequence[str] = ()
 ) -> AsyncIterator[None]:
-    """Open a read-only transaction, and execute the statements of ``settings``, in one message.
+    """Open a read-only transaction with settings and after statements, all in one message; end it at the end.
 
-    A statement of it may fail and be caught: then the transaction is rolled back at the end. It can have no
-    savepoints, because the driver does not know of it.
+    Without any of either, none is opened before ``set_until_commit`` does it. A statement of the block may
+    fail and be caught: then the transaction is rolled back at the end. It can have no savepoints, because the
+    driver does not know of it.
     """
     with _closed_when_cancelled(connection):
         try:
-            await connection.execute("; ".join(("BEGIN READ ONLY", *settings)))
+            if settings or statements:
+                await set_until_commit(connection, settings, statements)
             yield
         except Exception:
             # The pool takes a connection back when it has ended, and then refuses every call.
@@ -88,7 +90,17 @@ async def readonly_transaction(
                 if connection.is_in_transaction():
                     await connection.execute("ROLLBACK")
             raise
-        await connection.execute("COMMIT")
+        if connection.is_in_transaction():
+            await connection.execute("COMMIT")
+
+
+async def set_until_commit(
+    connection: asyncpg.Connection, settings: Iterable[str], statements: Iterable[str] = ()
+) -> None:
+    """Change settings until the end of ``readonly_transaction``, which opens here if it has not yet."""
+    opening = () if connection.is_in_transaction() else ("BEGIN READ ONLY",)
+    changes = (f"SET LOCAL {each}" for each in settings)
+    await connection.execute("; ".join((*opening, *changes, *statements)))
 
 
 @contextmanager
@@ -115,6 +127,8 @@ class Session(asyncpg.Connection):
     """The monotonic time of the last return to the pool; infinity for a new connection."""
     pooled = False
     """Whether a transaction may get another session than the one before it."""
+    settings: frozenset[str] = frozenset()
+    """The settings of the whole session, such as "jit = off"; never any where ``pooled`` is true."""
     _vector_schema: str | None = None
     on_lost_statement: Callable[[Exception], None] | None = None
 
@@ -192,9 +206,15 @@ class Session(asyncpg.Connection):
 class Connector:
     """Opens connections, and remembers whether the last one led through a pooler."""
 
-    def __init__(self, *, statement_cache: StatementCache, command_seconds: float) -> None:
-        """``command_seconds`` is the time-out of each statement whose caller gives no other."""
+    def __init__(
+        self, *, statement_cache: StatementCache, command_seconds: float, settings: Sequence[str] = ()
+    ) -> None:
+        """``command_seconds`` is the time-out of each statement whose caller gives no other.
+
+        Sessions have ``settings``, unless they are a pooler's.
+        """
         self._caching = statement_cache
+        self._settings = settings
         self._command_seconds = command_seconds
         self._last_was_pooled: bool | None = None
 
@@ -251,6 +271,9 @@ class Connector:
                 session.pooled = through_pooler
             if not through_pooler:
                 await _end_with_its_client(session)
+                if self._settings and not session.pooled:
+                    await session.execute("; ".join(f"SET {each}" for each in self._settings))
+                    session.settings = frozenset(self._settings)
             if session.pooled:
                 # The driver would switch off jit for the session while it looks up types.
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # the driver has no option for it
