@@ -65,7 +65,7 @@ class Answers:
             body += b"" if is_first else b", "
             body += piece
             is_first = False
-        body += b"]" + b"".join(b", " + encoded({name: rest[name]})[1:-1] for name in rest) + b"}"
+        body += b"]" + b"".join(b", " + encoded({name: rest[name]})[1:-1] for name in rest) + b"}\n"
         self._room.take(identity, len(body))
         return _Pieces(body, partial(self._room.free, identity, len(body)))
 
@@ -108,5 +108,5 @@ def is_among(etag: str, values: Iterable[str]) -> bool:
 def json_response(
     value: Any, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return the answer with one value."""
-    return Response(encoded(value), status_code=status, media_type=JSON, headers=headers)
+    """Return the answer with one value. It ends with a line break, so that it does in a terminal, too."""
+    return Response(encoded(value) + b"\n", status_code=status, media_type=JSON, headers=headers)

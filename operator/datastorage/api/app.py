@@ -8,11 +8,12 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
+from datastorage.api.answers import json_response
 from datastorage.api.atonce import AtOnce
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.listening import Listening
@@ -78,11 +79,11 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
 
 # The document takes a quarter of a second. These two are no coroutines, so that a thread makes it.
 def _openapi(request: Request) -> Response:
-    return JSONResponse(request.app.openapi())
+    return json_response(request.app.openapi())
 
 
 async def _version() -> Response:
-    return JSONResponse(version())
+    return json_response(version())
 
 
 def _docs(request: Request) -> Response:

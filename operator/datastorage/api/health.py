@@ -6,12 +6,14 @@ what the work can't be done without.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
+from datastorage.api.answers import json_response
 from datastorage.resilience.singleflight import SingleFlight
 
 Check = Callable[[], Awaitable[str | None]]
@@ -32,7 +34,7 @@ def health_routes(
 
 def _endpoint(
     checks: Mapping[str, Check], notes: Mapping[str, Check]
-) -> Callable[[Request], Awaitable[JSONResponse]]:
+) -> Callable[[Request], Awaitable[Response]]:
     # Anybody may ask. Each round of checks asks servers, so all who ask meanwhile get its results.
     under_way: SingleFlight[None, tuple[bool, dict[str, Any]]] = SingleFlight("checks")
 
@@ -41,10 +43,11 @@ def _endpoint(
         healthy = all(result == _OK for result in results.values())
         return healthy, results | {name: await note() or _OK for name, note in notes.items()}
 
-    async def answer(_: Request) -> JSONResponse:
+    async def answer(_: Request) -> Response:
         healthy, results = await under_way.do(None, look)
-        return JSONResponse(
-            {"status": _OK if healthy else "failing", "checks": results}, status_code=200 if healthy else 503
+        return json_response(
+            {"status": _OK if healthy else "failing", "checks": results},
+            HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE,
         )
 
     return answer

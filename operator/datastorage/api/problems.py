@@ -85,7 +85,7 @@ class Problem:
         if request_id is not None:
             answer["requestID"] = request_id
         return Response(
-            encoded(answer),
+            encoded(answer) + b"\n",
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=dict(self.headers),

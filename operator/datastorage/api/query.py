@@ -244,7 +244,7 @@ def _one(request: Request, record: ArchivedRecord) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
-    return Response(record.as_bytes(), media_type=JSON, headers=headers)
+    return Response(record.as_bytes() + b"\n", media_type=JSON, headers=headers)
 
 
 def _search_schema() -> dict[str, Any]:
