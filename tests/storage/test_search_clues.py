@@ -312,8 +312,8 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
     clue = Clue("killed oom checkout")
     async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
         assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == []
-    async with reading(own.store.database) as connection:
-        assert await clues.find(connection, Criteria(), [clue], None, ClueLimits(seconds=0.001)) == []
+    async with reading(own.store.database, seconds=0.001) as connection:
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == []
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()
