@@ -63,6 +63,16 @@ def _scripts(chain: Chain) -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
+# The parts of models' vectors that have no index of the texts' numbers, or one that is of no use.
+_PARTS_WITHOUT_NUMBERS = """
+    SELECT h.inhrelid::regclass FROM pg_inherits AS h
+    WHERE h.inhparent::regclass::text ~ '^datastorage.embeddings_[0-9]+$' AND h.inhparent IN (
+            SELECT oid FROM pg_class WHERE relkind = 'p')
+        AND NOT EXISTS (SELECT FROM pg_index AS x JOIN pg_inherits AS i ON i.inhrelid = x.indexrelid
+            WHERE x.indrelid = h.inhrelid AND x.indexprs IS NOT NULL AND x.indisvalid)
+"""
+
+
 @pytest.mark.parametrize("chain", [ARCHIVE, VECTORS], ids=lambda chain: chain.name)
 def test_the_version_constant_is_the_newest_migration(chain: Chain) -> None:
     assert _scripts(chain).get_heads() == [chain.version]
@@ -113,6 +123,40 @@ async def test_indexes_that_were_built_before_are_taken_over(
     assert await owner.fetch(_INDEXES_OF_MARCH) == before
     assert await owner.fetchval(_UNATTACHED) == 0
     await owner.close()
+
+
+@pytest.mark.oldest_postgres
+async def test_all_parts_of_a_models_vectors_have_the_index_of_the_newest_version(
+    unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those from before, new ones, and those that are merged of either."""
+    with migrating_to("0001", monkeypatch):
+        await asyncio.to_thread(migrate, unmigrated.owner_url, VECTORS)
+    owner = await connect(unmigrated.owner_url)
+    await owner.execute("SELECT datastorage.ensure_embedding_model('a', 'model', 3)")
+    await _add_vectors(owner, part=1)
+    assert await owner.fetchval("SELECT datastorage.seal_embeddings(1::smallint, 1)")
+    assert len(await owner.fetch(_PARTS_WITHOUT_NUMBERS)) == 2
+    await asyncio.to_thread(migrate, unmigrated.owner_url, VECTORS)
+    assert await owner.fetch(_PARTS_WITHOUT_NUMBERS) == []
+    await _add_vectors(owner, part=2)
+    assert await owner.fetchval("SELECT datastorage.seal_embeddings(1::smallint, 1)")
+    while await owner.fetchval("SELECT datastorage.index_embeddings(1::smallint, 64, 0, 2)"):
+        assert await owner.fetch(_PARTS_WITHOUT_NUMBERS) == []
+    assert await owner.fetchval("SELECT max(level) FROM datastorage.embedding_parts") == 1, "merged"
+    await owner.execute("SELECT datastorage.ensure_embedding_model('another', 'model', 3)")
+    assert await owner.fetch(_PARTS_WITHOUT_NUMBERS) == []
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embeddings_1") == 20
+    await owner.close()
+
+
+async def _add_vectors(owner: Any, *, part: int) -> None:
+    await owner.execute(
+        "INSERT INTO datastorage.embeddings_1 "
+        "SELECT $1::int, sha256(format('%s %s', $1, n)::bytea), '[1, 2, 3]' "
+        "FROM generate_series(1, 10) AS n",
+        part,
+    )
 
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:

@@ -417,6 +417,20 @@ async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive,
     assert len(await _nearest(archive, "memory limit", "payments", limit=4)) == 4
 
 
+async def test_texts_with_the_same_number_are_told_apart(archive: SearchableArchive, owner: Any) -> None:
+    """They are looked up by the first four bytes of their hashes."""
+    await archive.put(said("restart", "memory limit a", name="one"))
+    (vector,) = await archive.provider.embed(["memory limit"])
+    await owner.execute(
+        "INSERT INTO datastorage.embeddings_1 SELECT part, substr(text_hash, 1, 4) || '\\x00'::bytea, "
+        "$1::text::vector FROM datastorage.embeddings_1",
+        str(vector.tolist()),
+    )
+    [match] = await _nearest(archive, "memory limit", "payments", limit=2)
+    assert match.similarity is not None
+    assert match.similarity < 0.99, "that of the other text"
+
+
 @pytest.mark.oldest_postgres
 async def test_indexed_and_open_parts_are_searched_together(archive: SearchableArchive) -> None:
     assert archive.store.vectors is not None

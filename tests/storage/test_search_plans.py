@@ -339,15 +339,22 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 
 
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
-async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
-    own = (3, 10, _VECTOR, 10_000)
+@pytest.mark.parametrize(
+    ("statement", "most"),
+    [(nearest._EXACT_OF_FEW, ()), (nearest._EXACT_OF_NEWEST, (10_000,))],
+    ids=["few", "newest"],
+)
+async def test_the_exact_search_reads_no_unneeded_vector(
+    database: Database, statement: ShapedStatement, most: tuple[int, ...], criteria: Criteria
+) -> None:
+    own = (3, 10, _VECTOR, *most)
     settings = (*nearest.WALKING, nearest.BY_KEYS)
-    scans = await _scans_for(database, nearest._EXACT, criteria, *own, settings=settings)
+    scans = await _scans_for(database, statement, criteria, *own, settings=settings)
     _assert_indexes(scans)
     vectors = [scan for scan in scans if scan["Relation Name"].startswith("embeddings")]
     names = {name for scan in vectors for name in _indexes(scan)}
     assert names
-    assert all(name.endswith("_pkey") for name in names), names
+    assert all(name.endswith("_expr_idx") for name in names), names
 
 
 async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
@@ -492,7 +499,8 @@ _SHAPED: list[tuple[str, ShapedStatement, tuple[Any, ...]]] = [
     ("outlined page", queries.OUTLINED_PAGE, (None, None, None, 20)),
     ("count", nearest._COUNT, (20_001,)),
     ("hashes", nearest._HASHES, (20_000,)),
-    ("exact", nearest._EXACT, (3, 10, _VECTOR, 20_000)),
+    ("exact", nearest._EXACT_OF_FEW, (3, 10, _VECTOR)),
+    ("exact of the newest", nearest._EXACT_OF_NEWEST, (3, 10, _VECTOR, 20_000)),
     ("forms", questionforms._FORMS, (["word7"], 32, 500, 5_001, [1], ["word8"])),
 ]
 

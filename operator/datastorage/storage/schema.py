@@ -36,7 +36,7 @@ ARCHIVE: Final = Chain(
 STANDBY: Final = replace(ARCHIVE, setting="DATASTORAGE_READ_DATABASE_URL", server="the standby of PostgreSQL")
 """The archive, in the copy that a standby has."""
 VECTORS: Final = Chain(
-    "vectors", "0001", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",
+    "vectors", "0002", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",
     "DATASTORAGE_VECTOR_DATABASE_OWNER_URL", "PostgreSQL of the vectors",
 )  # fmt: skip
 
