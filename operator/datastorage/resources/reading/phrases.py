@@ -13,8 +13,8 @@ from typing import Any, Final
 from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, tidy
 from datastorage.records.words import (
     MAX_EMBEDDED_CHARACTERS,
+    camel_case_parts,
     in_one_form,
-    is_camel_case,
     space_camel_case,
     with_pairs,
     words_in,
@@ -42,7 +42,7 @@ def search_words(main: Iterable[object], others: Iterable[str] = ()) -> str:
     # stall all others.
     words = words_in(_bounded(text))
     # This lets "image pull" find "ImagePullBackOff".
-    parts = [space_camel_case(word) for word in dict.fromkeys(words) if is_camel_case(word)]
+    parts = camel_case_parts(dict.fromkeys(words))
     return storable(with_pairs(" ".join([*words, *parts])))
 
 
