@@ -63,6 +63,12 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
         path, {"Accept": "application/vnd.kubernaut.canonical+json"}, namespace=workbench.namespace
     )
     assert json.loads(exact.content) == found.json["record"]
+    refused = both.get("/query/records/no-uid", namespace=workbench.namespace)
+    assert refused.status == 400
+    # The prompt of a shell begins a new line. The canonical bytes are those that were stored.
+    for answer in (stored, found, refused):
+        assert answer.content.endswith(b"}\n")
+    assert exact.content.endswith(b"}")
     for answer in (
         both.get("/query/workflow", namespace=workbench.namespace),
         both.get("/query/semantic", namespace=workbench.namespace, q="scaling of checkout"),
@@ -72,6 +78,7 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
         both.get("/timeline/rr-1", namespace=workbench.namespace),
     ):
         assert answer.status == 200, answer.content
+        assert answer.content.endswith(b"}\n")
         assert [item["uid"] for item in answer.json["items"]] == [stored.json["uid"]]
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
 

@@ -3,9 +3,9 @@
 Every record of the labelled set is stored as the operator stores it (text, embedding, PostgreSQL), and every
 question is asked as 'datastorage search' asks it, and for hybrid also with --flat, which shows what it
 costs that a page has few records of each incident. nDCG@10 and recall@10 are means over the questions of
-each part of the set, and of each class. The exit code is 1 where hybrid is worse than meaning or words alone,
-beyond what the choice of questions explains. --choose shows instead how the scale of the ranking was
-chosen (query/fusion.py): with the questions of both parts.
+each part of the set, of both, and of each class. The exit code is 1 where hybrid is worse than meaning or
+words alone, beyond what the choice of questions explains. --choose shows instead how the scale of the ranking
+was chosen (query/fusion.py): with the questions of both parts.
 """
 
 import argparse

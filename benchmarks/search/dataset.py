@@ -38,7 +38,10 @@ class DatasetError(BenchmarkError):
 
 
 class Part(StrEnum):
-    """The parts of the set. Figures of the two are not comparable: each part was made in its own way."""
+    """The parts of the set. Figures of the two are not comparable: each part was made in its own way.
+
+    Means over both say how good the search is on the whole set, and nothing of what differs between them.
+    """
 
     FIRST = "first"
     """Written together with the first 370 records, and pooled over the results of searches."""

@@ -67,15 +67,20 @@ class Group:
 
 
 def groups_of(asked: Sequence[Asked]) -> list[Group]:
-    """Return each part that has questions, then both if both have, each followed by its classes."""
+    """Return each part that has questions, and then both, each followed by its classes.
+
+    Of both, there are only the classes with questions in either.
+    """
     questions = [each.question for each in asked]
     parts = [part for part in Part if any(question.part is part for question in questions)]
-    every = [
-        Group(part, which)
-        for part in (*parts, *([None] if len(parts) > 1 else []))
-        for which in (None, *QuestionClass)
+    of_parts = [
+        group
+        for group in (Group(part, which) for part in parts for which in (None, *QuestionClass))
+        if any(question in group for question in questions)
     ]
-    return [group for group in every if any(question in group for question in questions)]
+    classes = [group.question_class for group in of_parts]
+    both = [Group(None, which) for which in (None, *QuestionClass) if classes.count(which) > 1]
+    return of_parts + both
 
 
 def qualities_of(asked: Sequence[Asked]) -> list[Quality]:

@@ -402,18 +402,25 @@ async def _nearest(archive: SearchableArchive, question: str, namespace: str, *,
     return (await nearest.nearest(criteria, vector, limit=limit, per_text=3)).matches
 
 
-async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive, owner: Any) -> None:
+@pytest.mark.parametrize(
+    "second", ["embedding", "embedding + (SELECT embedding FROM datastorage.embeddings_1 LIMIT 1)"]
+)
+async def test_a_text_with_two_vectors_is_found_once(
+    archive: SearchableArchive, owner: Any, second: str
+) -> None:
+    """Two replicas may have written it; some services give a text other numbers each time."""
     # Each is a bit further away than the one before.
     words = {"one": "a", "two": "a b", "three": "a b c", "four": "a b c d"}
     await archive.put(*(said("restart", f"memory limit {more}", name=name) for name, more in words.items()))
     await owner.execute("SELECT datastorage.make_embedding_part(1::smallint, 2)")
-    await owner.execute("INSERT INTO datastorage.embeddings_1_2 SELECT 2, text_hash, embedding "
+    await owner.execute(f"INSERT INTO datastorage.embeddings_1_2 SELECT 2, text_hash, {second} "
                         "FROM datastorage.embeddings_1")  # fmt: skip
     await owner.execute("ALTER TABLE datastorage.embeddings_1 ATTACH PARTITION datastorage.embeddings_1_2 "
                         "FOR VALUES IN (2)")  # fmt: skip
     for filter_ in (Filter(), Filter(namespace="payments")):
         result = await archive.ask.search("memory limit", filter_, mode=SearchMode.VECTOR, limit=4)
-        assert names(result) == list(words)
+        assert set(names(result)) == set(words)
+        assert names(result) == list(words) or second != "embedding"
     assert len(await _nearest(archive, "memory limit", "payments", limit=4)) == 4
 
 
@@ -833,6 +840,7 @@ async def test_vectors_of_a_number_that_another_model_has_now_are_not_searched(
 
 async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> None:
     await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
+    generation = archive.questions.generation
     result = await archive.ask.search("memory limit")
     assert names(result) == ["memory"]
     assert result.degraded is not None
@@ -841,6 +849,9 @@ async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> No
     )
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
+    assert archive.store.vectors is not None
+    if not archive.store.vectors.same_server:
+        assert archive.questions.generation == generation, "the records' connections are not renewed for it"
     # Records that are written later are found too.
     await archive.put(said("scale", "memory limit raised", name="later"))
     assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]

@@ -15,7 +15,7 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import SearchResult
-from datastorage.storage import clues
+from datastorage.storage import clues, fulltext
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.readonly import reading
@@ -303,6 +303,18 @@ async def test_clues_that_take_too_long_leave_the_ranking(
     assert names(result)[0] == "clue"
     assert scores[60.0][0] >= 1
     assert all(0 < score < 1 for score in scores[0.001]), "nothing is singled out"
+
+
+async def test_the_limit_of_clues_is_for_nothing_else(
+    own: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the phrases of a question, there would be no answer at all."""
+    await own.put(_message("The checkout killed oom handling", name="clue"))
+    slow = fulltext._PHRASES.replace("WHERE", "WHERE (SELECT pg_sleep(0.2)::text) IS NOT NULL AND")
+    monkeypatch.setattr(fulltext, "_PHRASES", slow)
+    limited = own.limited(clues=ClueLimits(seconds=0.1))
+    result = await limited.ask.search('"checkout killed"', mode=SearchMode.TEXT)
+    assert names(result) == ["clue"]
 
 
 async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArchive) -> None:

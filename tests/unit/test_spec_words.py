@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from datastorage.query.questionwords import wording
 from datastorage.records import words
+from datastorage.records import words as words_module
 from datastorage.records.words import camel_case_parts, in_one_form, plain, with_pairs, words_in
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.models.action_trace import ActionTraceSpec
@@ -214,6 +215,13 @@ def test_words_of_ascii_are_split_like_all_others(text: str) -> None:
 def test_words_in_camel_case() -> None:
     words = ("ImagePull", "OOMKilled", "m6iLarge", "Deployment", "OOM", "x" * 100 + "Y" * 50)
     assert camel_case_parts(words) == ["Image Pull", "OOM Killed", "m6i Large"]
+
+
+def test_long_words_are_not_kept_in_memory() -> None:
+    """Whoever may create records chooses them, and there may be thousands of 64 KB."""
+    kept = words_module._parts.cache_info().currsize
+    camel_case_parts(f"A{number}" + "B" * 60_000 for number in range(10))
+    assert words_module._parts.cache_info().currsize == kept
 
 
 def test_accents_without_end_are_never_sorted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,5 +108,5 @@ def is_among(etag: str, values: Iterable[str]) -> bool:
 def json_response(
     value: Any, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return the answer with one value. It ends with a line break, so that it does in a terminal, too."""
+    """Return the answer with one value, and a line break, so that the prompt of a shell begins a new line."""
     return Response(encoded(value) + b"\n", status_code=status, media_type=JSON, headers=headers)

@@ -249,7 +249,8 @@ class Hit(Record):
 class SearchResult(Answer):
     """The records that answer a question best, the best first.
 
-    Without `flat`, the hits of an incident follow its best one.
+    Without `flat`, the hits of an incident follow its best one, but records that match a clue come before all
+    others.
     """
 
     mode: SearchMode = Field(description="The mode that was used.")

@@ -173,6 +173,7 @@ class SearchConditions(Conditions):
     flat: bool = Field(
         default=False,
         description="Whether the hits come in the order of their scores, however many are of one incident. "
-        "Otherwise the hits of an incident follow its best one, and there are three of each at most, unless "
+        "Otherwise the hits of an incident follow its best one, though records that match a clue come before "
+        "all others, and there are three of each incident at most, unless "
         "the question is about one `correlationID`.",
     )

@@ -55,8 +55,9 @@ def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused
 def page_of(hits: Iterable[Fused], incidents: Mapping[Place, str], limit: int) -> list[Fused]:
     """Return the best hits, a few of each incident; those of an incident follow its best one.
 
-    But nothing comes before a hit that matches a clue except others that do: who asks for an identifier wants
-    all records that have it, and then what else belongs to their incidents. ``hits`` have the best one first.
+    But nothing comes before a hit that matches a clue except others that do: who asks for an identifier looks
+    for the records that have it, and only then for what else belongs to their incidents. ``hits`` have the
+    best one first.
     """
     together: dict[str | Place, list[Fused]] = {}
     for hit in hits:

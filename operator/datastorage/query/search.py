@@ -120,7 +120,8 @@ class Searcher:
         """Return the best records. Raises InvalidQueryError, and TransientError if it can't search now.
 
         A ``flat`` result is in the order of the scores, and has all records of an incident that are good
-        enough. Otherwise it has a few of them, one after the other.
+        enough. Otherwise it has a few of them, one after the other; but hits with a clue come before all
+        others.
         """
         check_question(question)
         # Bytes of a shell that are not text arrive as surrogate characters, which can't be encoded.

@@ -63,7 +63,8 @@ class SearchHit:
 class SearchResult:
     """The hits of a search, the best first.
 
-    Unless a plain list was asked for, the hits of an incident follow its best one.
+    Unless a plain list was asked for, the hits of an incident follow its best one; but those with a clue come
+    before all others.
     """
 
     mode: SearchMode

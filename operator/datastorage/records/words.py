@@ -87,15 +87,16 @@ def camel_case_parts(words: Iterable[str]) -> list[str]:
         parts
         for word in words
         # Nearly all words are as in this line, which is several times as fast as the expression.
-        if not (word.islower() or word.isdigit() or word[1:].islower()) and (parts := _parts(word))
+        if not (word.islower() or word.isdigit() or word[1:].islower())
+        and len(word) <= _MAX_CAMEL_CASE
+        and (parts := _parts(word))
     ]
 
 
-# The same reasons and kinds come again and again.
+# The same reasons and kinds come again and again. Whoever writes records chooses the words, so that long ones
+# must not be kept.
 @lru_cache(maxsize=4096)
 def _parts(word: str) -> str:
     """Return the words in a word in camel case, or nothing if it is in none."""
-    if len(word) > _MAX_CAMEL_CASE:
-        return ""
     spaced = space_camel_case(word)
     return spaced if spaced != word else ""

@@ -113,8 +113,12 @@ class FullText:
     async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
         if not wording.clues:
             return []
+        required = None
+        if wording.phrases or wording.excluded:
+            async with reading(self._database) as connection:
+                required = _required(*await self._required_phrases(connection, wording))
+        # Without the clues, there is still an answer. Nothing else is under their limit.
         async with reading(self._database, seconds=self._clue_limits.seconds) as connection:
-            required = _required(*await self._required_phrases(connection, wording))
             return await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:

@@ -64,8 +64,7 @@ def _exact(newest: str) -> ShapedStatement:
     looking up ten thousand texts one by one takes half as long again, and an index of hashes twice as long as
     one of numbers. The array is in the order of the index, which saves sorting it for each part. Then the
     nearest texts are taken, one by one, until enough records are found: only for these it is checked whether
-    they are the records' texts, and whether an ActionTrace is the newest generation. If two replicas wrote a
-    text at the same moment, it has two vectors, which are equal.
+    they are the records' texts, and whether an ActionTrace is the newest generation.
     """
     return ShapedStatement(
         _with_records(f"""
@@ -80,10 +79,7 @@ def _exact(newest: str) -> ShapedStatement:
                 (SELECT r.text_hash FROM datastorage.action_traces AS r
                 WHERE {{of_action_traces}} AND r.text_hash IS NOT NULL {newest})) AS texts
             ORDER BY 1))),
-    near AS (
-        SELECT text_hash, distance FROM (
-            SELECT *, lag(text_hash) OVER (ORDER BY distance, text_hash) AS before FROM distances) AS in_order
-        WHERE text_hash IS DISTINCT FROM before)
+    near AS (SELECT * FROM distances ORDER BY distance, text_hash)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({{their_records}}) AS found
     LIMIT $2
@@ -91,7 +87,7 @@ def _exact(newest: str) -> ShapedStatement:
     )
 
 
-# For criteria that leave few records. Sorting these would take as long as a tenth of the distances.
+# For criteria that leave few records: which of them are the newest does not matter.
 _EXACT_OF_FEW: Final = _exact("")
 _EXACT_OF_NEWEST: Final = _exact("ORDER BY r.created_at DESC LIMIT $4")
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
@@ -294,36 +290,37 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-                await set_further(connection, plan=plan)
-            await set_further(connection, BY_KEYS)
+            await set_further(connection, BY_KEYS, plan=plan)
             statement = _EXACT_OF_FEW if are_few else _EXACT_OF_NEWEST
             most = () if are_few else (self._limits.exact_records,)
             sql, arguments = statement.of(criteria)
             sql = sql.format(id=number, pgvector=connection.vector_schema)
-            answer = await connection.fetch(sql, per_text, limit, vector, *most, *arguments)
-            return _matches(answer, limit)
+            for rows in (limit, 2 * limit):  # as above
+                answer = await connection.fetch(sql, per_text, rows, vector, *most, *arguments)
+                found = _matches(answer, limit)
+                if len(found) == limit or len(answer) < rows:
+                    break
+            return found
 
     async def _search_apart(self, criteria: Criteria, vector: Any, limit: int, per_text: int) -> list[Match]:
-        async with (
-            reading(self._archive, plan=plan_for(criteria)) as archive,
-            reading(self._vectors, *WALKING, chain=VECTORS) as vectors,
-        ):
+        async with reading(self._vectors, *WALKING, chain=VECTORS) as vectors:
             number, pgvector_schema = await self._number(vectors), vectors.vector_schema
-            if not await self._leaves_few(archive, criteria):
-                for texts in self._limits.texts:
-                    sql = _NEAREST.format(id=number, pgvector=pgvector_schema)
-                    near = await vectors.fetch(sql, vector, texts)
-                    found = await self._records_of(archive, near, criteria, limit, per_text)
-                    if len(found) == limit:
+            async with reading(self._archive, plan=plan_for(criteria)) as archive:
+                if not await self._leaves_few(archive, criteria):
+                    for texts in self._limits.texts:
+                        sql = _NEAREST.format(id=number, pgvector=pgvector_schema)
+                        near = await vectors.fetch(sql, vector, texts)
+                        found = await self._records_of(archive, near, criteria, limit, per_text)
+                        if len(found) == limit:
+                            return found
+                    if criteria.is_open:
                         return found
-                if criteria.is_open:
-                    return found
-            sql, arguments = _HASHES.of(criteria)
-            rows = await archive.fetch(sql, self._limits.exact_records, *arguments)
-            hashes = [row["text_hash"] for row in rows]
-            sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
-            near = await vectors.fetch(sql, hashes, vector, limit)
-            return await self._records_of(archive, near, criteria, limit, per_text)
+                sql, arguments = _HASHES.of(criteria)
+                rows = await archive.fetch(sql, self._limits.exact_records, *arguments)
+                hashes = [row["text_hash"] for row in rows]
+                sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
+                near = await vectors.fetch(sql, hashes, vector, limit)
+                return await self._records_of(archive, near, criteria, limit, per_text)
 
     async def _leaves_few(self, connection: Session, criteria: Criteria) -> bool:
         if criteria.is_open:

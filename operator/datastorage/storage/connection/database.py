@@ -72,7 +72,7 @@ class Pace:
 async def _keep_session(connection: asyncpg.Connection) -> None:
     """Skip the reset, a round trip: no statement of this program leaves anything in its session.
 
-    It would also undo the one setting that belongs there (sessions.py).
+    It would also undo the settings that belong there (sessions.py), which ``reading`` relies on.
     """
     assert isinstance(connection, Session)
     connection.idle_since = time.monotonic()
