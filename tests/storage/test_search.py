@@ -838,23 +838,23 @@ async def test_vectors_of_a_number_that_another_model_has_now_are_not_searched(
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
 
 
-async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> None:
-    await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
-    generation = archive.questions.generation
-    result = await archive.ask.search("memory limit")
+async def test_a_model_without_vectors_says_so(either: SearchableArchive) -> None:
+    await either.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
+    generation = either.questions.generation
+    result = await either.ask.search("memory limit")
     assert names(result) == ["memory"]
     assert result.degraded is not None
     assert result.degraded.startswith(
         "there are no vectors of the model test/bag-of-words with 512 dimensions yet: set the "
     )
     with pytest.raises(TransientError, match="no vectors of the model"):
-        await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
-    assert archive.store.vectors is not None
-    if not archive.store.vectors.same_server:
-        assert archive.questions.generation == generation, "the records' connections are not renewed for it"
+        await either.ask.search("memory limit", mode=SearchMode.VECTOR)
+    assert either.store.vectors is not None
+    if not either.store.vectors.same_server:
+        assert either.questions.generation == generation, "the records' connections are not renewed for it"
     # Records that are written later are found too.
-    await archive.put(said("scale", "memory limit raised", name="later"))
-    assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]
+    await either.put(said("scale", "memory limit raised", name="later"))
+    assert names(await either.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]
 
 
 async def test_a_missing_schema_of_the_vectors_says_so(
