@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -47,7 +48,9 @@ class ApiClient:
         assert self._url.hostname is not None
         connection = http.client.HTTPConnection(self._url.hostname, self._url.port, timeout=TIMEOUT)
         try:
-            connection.request(method, f"/api/v1{path}", content, {**token, **headers})
+            # A server that refuses a large body answers, and reads no more of it.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, f"/api/v1{path}", content, {**token, **headers})
             response = connection.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, names, response.read())

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from itertools import count
+from itertools import count, groupby
 from typing import Any
 
 import pytest
@@ -381,14 +381,17 @@ async def test_whatever_is_asked_the_limits_and_the_order_hold(
     for result, most in ((page, 3), (flat, limit)):
         assert max(Counter(map(incident_of, result.hits)).values(), default=0) <= most
         assert max(Counter(_text(hit) for hit in result.hits).values(), default=0) <= 3
+    # Those with a clue come first; a similarity may be 1, but there are no clues by meaning alone.
+    with_clue = [hit.score >= 1 and mode is not SearchMode.VECTOR for hit in page.hits]
+    assert with_clue == sorted(with_clue, reverse=True)
+    runs = [run for run, _ in groupby(zip(map(incident_of, page.hits), with_clue, strict=True))]
+    assert len(runs) == len(set(runs))
     best: dict[str, list[float]] = {}
     for hit in page.hits:
         best.setdefault(incident_of(hit), []).append(hit.score)
     firsts = [run[0] for run in best.values()]
     assert firsts == sorted(firsts, reverse=True)
     assert all(run == sorted(run, reverse=True) for run in best.values())
-    runs = [incident_of(hit) for hit in page.hits]
-    assert [one for one, before in zip(runs, ["", *runs], strict=False) if one != before] == list(best)
     # A page is full unless the limits leave no more.
     possible = sum(min(3, n) for n in Counter(map(incident_of, longer.hits)).values())
     assert len(page.hits) == min(limit, possible)
