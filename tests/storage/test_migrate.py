@@ -68,8 +68,8 @@ _PARTS_WITHOUT_NUMBERS = """
     SELECT h.inhrelid::regclass FROM pg_inherits AS h
     WHERE h.inhparent::regclass::text ~ '^datastorage.embeddings_[0-9]+$' AND h.inhparent IN (
             SELECT oid FROM pg_class WHERE relkind = 'p')
-        AND NOT EXISTS (SELECT FROM pg_index AS x JOIN pg_inherits AS i ON i.inhrelid = x.indexrelid
-            WHERE x.indrelid = h.inhrelid AND x.indexprs IS NOT NULL AND x.indisvalid)
+        AND NOT EXISTS (SELECT FROM pg_index AS x WHERE x.indrelid = h.inhrelid AND x.indisvalid
+            AND pg_get_indexdef(x.indexrelid) LIKE '%get_byte(text_hash, 0)%get_byte(text_hash, 3)%')
 """
 
 

@@ -358,7 +358,8 @@ async def _made_anew(owner: Any, cloned: TestDatabase, *, other_first: bool) -> 
         "datastorage.vector_schema_version CASCADE; DROP SEQUENCE datastorage.embedding_part_numbers; "
         "DROP FUNCTION datastorage.make_embedding_part, datastorage.ensure_embedding_model, "
         "datastorage.seal_embeddings, datastorage.index_embeddings, datastorage.embedding_part_tables, "
-        "datastorage.drop_embedding_parts, datastorage.build_embedding_index, datastorage.embedding_lookup, "
+        "datastorage.drop_embedding_parts, datastorage.build_embedding_index, "
+        "datastorage.build_embedding_lookup, "
         "datastorage.pgvector_schema"
     )
     await asyncio.to_thread(migrate, cloned.owner_url, VECTORS)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from datastorage.query.questionwords import wording
 from datastorage.records import words
-from datastorage.records import words as words_module
 from datastorage.records.words import camel_case_parts, in_one_form, plain, with_pairs, words_in
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.models.action_trace import ActionTraceSpec
@@ -219,9 +218,9 @@ def test_words_in_camel_case() -> None:
 
 def test_long_words_are_not_kept_in_memory() -> None:
     """Whoever may create records chooses them, and there may be thousands of 64 KB."""
-    kept = words_module._parts.cache_info().currsize
+    kept = words._parts.cache_info().currsize
     camel_case_parts(f"A{number}" + "B" * 60_000 for number in range(10))
-    assert words_module._parts.cache_info().currsize == kept
+    assert words._parts.cache_info().currsize == kept
 
 
 def test_accents_without_end_are_never_sorted_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

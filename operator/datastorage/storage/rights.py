@@ -68,7 +68,7 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("FUNCTION", "drop_embedding_parts"),
         Needed("FUNCTION", "embedding_part_tables"),
         Needed("FUNCTION", "build_embedding_index"),
-        Needed("FUNCTION", "embedding_lookup"),
+        Needed("FUNCTION", "build_embedding_lookup"),
     ),
 }
 # The rights on the table of each embedding model.
