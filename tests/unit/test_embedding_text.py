@@ -1,14 +1,17 @@
 """The text that is embedded: equal events have equal texts, and words that matter are in it."""
 
 import json
+import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datastorage.embedding.questiontext import query_text
+from datastorage.records import scrub as scrub_module
 from datastorage.records.hashes import text_hash
 from datastorage.records.scrub import clip, scrub
 from datastorage.records.words import MAX_EMBEDDED_CHARACTERS
@@ -309,6 +312,30 @@ def test_no_mixture_of_hostile_parts_takes_long(parts: list[str], times: int) ->
     started = time.process_time()
     embedding_text("AuditRecord", spec)
     assert time.process_time() - started < 2.0
+
+
+@example(["pod checkout-bcdfgh-bcdfg"])
+@example(["deadbeef-aaaa-bbbb-cccc-ddddeeeeffff"])
+@example(["10.0.0.1"])
+@example(["ip-10-0-0-1"])
+@example(["fe80::1"])
+@example(["09:26:53"])
+@given(
+    st.lists(
+        st.sampled_from([*HOSTILE, "7d9f8bc4c6-x2k9p"])
+        | st.text("0123456789abfgkxzABF-_.:@#/ ", max_size=12),
+        max_size=8,
+    )
+)
+def test_what_is_looked_for_first_is_in_every_match(parts: list[str]) -> None:
+    text = "".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_REMOVALS", "_HASHES"):
+            all_tried = [replace(each, needs="", needs_digit=False) for each in getattr(scrub_module, name)]
+            patch.setattr(scrub_module, name, all_tried)
+        patch.setattr(scrub_module, "_LONG", re.compile(""))
+        expected = scrub(text)
+    assert scrub(text) == expected
 
 
 def test_a_question_is_scrubbed_like_the_records() -> None:

@@ -6,6 +6,9 @@ time is linear in the length of any text.
 
 import ipaddress
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 # Four times the length that is kept of a text: room for what is removed, and a bound on the time.
@@ -44,37 +47,62 @@ _END_OF_NAME: Final = r"(?![0-9A-Za-z-])"
 _EPOCH: Final = r"(?:1[5-9]|20)[0-9]{8}(?:(?:[0-9]{3}){1,3}|\.[0-9]{1,9})?"
 _NO_UNIT: Final = r"(?! ?(?:bytes|[KMGT]i?B|ns|us|ms|s|seconds|requests|rows)\b)"
 
-_IDENTIFIERS: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        _JOINT + _BEGIN + _TIME + _END,
-        _BEGIN + f"(?:{_KLOG_DAY})?{_CLOCK}{_ZONE}?" + _END,
-        _JOINT + _BEGIN + _UUID + _END,
-        _BEGIN + _IPV4_IN_NAME + _END,
-        _BEGIN + _IPV4 + _END,
-    )
-)
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """A pattern, and what to look for first: not to find that takes a hundredth of the pattern's time."""
+
+    pattern: re.Pattern[str]
+    needs: str = ""
+    """A part of every match."""
+    needs_digit: bool = True
+    """Whether every match has a digit."""
+    replacement: str | Callable[[re.Match[str]], str] = " "
+
+
+def _removal(pattern: str, needs: str = "", *, needs_digit: bool = True) -> _Removal:
+    return _Removal(re.compile(pattern), needs, needs_digit)
+
+
+def _suffix(pattern: str, *, needs_digit: bool = True) -> _Removal:
+    return _Removal(re.compile(_AFTER_NAME + pattern), "-", needs_digit, "")
+
+
+def _without_address(match: re.Match[str]) -> str:
+    found = match.group()
+    if not any(map(str.isdigit, found)):  # a::b is more likely a name in a program
+        return found
+    try:
+        ipaddress.IPv6Address(found if found.endswith("::") else found.rstrip(":."))
+    except ValueError:
+        return found
+    return " "
+
+
 _IPV6_LIKE: Final = re.compile(rf"{_BEGIN}(?<![:.])[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f:.]{{1,42}}{_END}")
-_GENERATED_SUFFIXES: Final = tuple(
-    re.compile(_AFTER_NAME + pattern)
-    for pattern in (
-        f"{_RANDOM}{{6,10}}-{_RANDOM}{{5}}{_END_OF_NAME}",  # a Deployment's Pod
-        f"[0-9]{{8,19}}(?:-{_RANDOM}{{5}})?{_END_OF_NAME}",  # a CronJob's Job and Pod; a date, an epoch
-        f"{_NO_WORD}{_MIXED}{_RANDOM}{{5}}{_END_OF_NAME}",  # a DaemonSet's or Job's Pod
-        f"{_MIXED}{_RANDOM}{{8,10}}{_END_OF_NAME}",  # a ReplicaSet
-    )
+_REMOVALS: Final = (
+    _removal(_JOINT + _BEGIN + _TIME + _END, "-"),
+    _removal(_BEGIN + f"(?:{_KLOG_DAY})?{_CLOCK}{_ZONE}?" + _END, ":"),
+    _removal(_JOINT + _BEGIN + _UUID + _END, "-", needs_digit=False),
+    _removal(_BEGIN + _IPV4_IN_NAME + _END, "ip-"),
+    _removal(_BEGIN + _IPV4 + _END, "."),
+    _Removal(_IPV6_LIKE, ":", replacement=_without_address),
+    _suffix(f"{_RANDOM}{{6,10}}-{_RANDOM}{{5}}{_END_OF_NAME}", needs_digit=False),  # a Deployment's Pod
+    _suffix(f"[0-9]{{8,19}}(?:-{_RANDOM}{{5}})?{_END_OF_NAME}"),  # a CronJob's Job and Pod; a date, an epoch
+    _suffix(f"{_NO_WORD}{_MIXED}{_RANDOM}{{5}}{_END_OF_NAME}"),  # a DaemonSet's or Job's Pod
+    _suffix(f"{_MIXED}{_RANDOM}{{8,10}}{_END_OF_NAME}"),  # a ReplicaSet
 )
+_HASHES: Final = (
+    _removal(_BEGIN + "0x[0-9A-Fa-f]{9,}" + _END, "0x"),  # shorter ones are error codes
+    _removal(_JOINT + _BEGIN + f"(?:sha[0-9]{{1,3}}:)?{_MIXED_HEX}[0-9A-Fa-f]{{8,}}" + _END),
+    _removal(_JOINT + _BEGIN + _EPOCH + _END + _NO_UNIT),
+    _removal(_JOINT + _BEGIN + r"(?<!\.)[0-9]{12,}" + _END + _NO_UNIT),
+)
+_DIGIT: Final = re.compile("[0-9]")
+# A part of every hash.
+_LONG: Final = re.compile("[0-9A-Fa-f]{8}")
 # One in five random suffixes has no digit. It may be a word in free text, but not at the end of a Pod's name.
 _POD_SUFFIX: Final = re.compile(rf"{_AFTER_NAME}{_NO_WORD}{_RANDOM}{{5}}$")
-_HASHES: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        _BEGIN + "0x[0-9A-Fa-f]{9,}" + _END,  # shorter ones are error codes
-        _JOINT + _BEGIN + f"(?:sha[0-9]{{1,3}}:)?{_MIXED_HEX}[0-9A-Fa-f]{{8,}}" + _END,
-        _JOINT + _BEGIN + _EPOCH + _END + _NO_UNIT,
-        _JOINT + _BEGIN + r"(?<!\.)[0-9]{12,}" + _END + _NO_UNIT,
-    )
-)
 _EMPTY_BRACKETS: Final = re.compile(r"""\( ?\)|\[ ?\]|\{ ?\}|< ?>|" ?"|' ?'|` ?`""")
 
 
@@ -84,13 +112,10 @@ def scrub(text: str) -> str:
     Numbers with a meaning stay: 256Mi, 95%, 500ms, exit code 137, HTTP 503, v1.2.3.
     """
     text = tidy(text)
-    for pattern in _IDENTIFIERS:
-        text = pattern.sub(" ", text)
-    text = _IPV6_LIKE.sub(_without_address, text)
-    for pattern in _GENERATED_SUFFIXES:
-        text = pattern.sub("", text)
-    for pattern in _HASHES:
-        text = pattern.sub(" ", text)
+    has_digit = _DIGIT.search(text) is not None
+    for removal in chain(_REMOVALS, _HASHES if _LONG.search(text) is not None else ()):
+        if removal.needs in text and (has_digit or not removal.needs_digit):
+            text = removal.pattern.sub(removal.replacement, text)
     return " ".join(_EMPTY_BRACKETS.sub(" ", text).split())
 
 
@@ -115,14 +140,3 @@ def clip(text: str, max_characters: int) -> str:
         return text
     blank = text.rfind(" ", max_characters - _MAX_WORD_CHARACTERS, max_characters + 1)
     return text[: blank if blank > 0 else max_characters].rstrip()
-
-
-def _without_address(match: re.Match[str]) -> str:
-    found = match.group()
-    if not any(map(str.isdigit, found)):  # a::b is more likely a name in a program
-        return found
-    try:
-        ipaddress.IPv6Address(found if found.endswith("::") else found.rstrip(":."))
-    except ValueError:
-        return found
-    return " "
