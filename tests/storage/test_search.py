@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice, permutations
@@ -507,21 +507,24 @@ async def test_common_words_still_find_their_records(
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[Table], bool]]:
-    """What the newest records are looked for by: the condition, the tables, and whether in all time."""
-    asked: list[tuple[str, Collection[Table], bool]] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[Table], Collection[Table]]]:
+    """What the newest records are looked for by: the condition, the tables, those looked at in all time."""
+    asked: list[tuple[str, Collection[Table], Collection[Table]]] = []
     newest_of = Ranking._newest_of
 
-    async def spied(self: Ranking, criteria: Criteria, condition: str) -> Any:
-        asked.append((condition, criteria.tables, criteria.since is None))
-        return await newest_of(self, criteria, condition)
+    async def spied(
+        self: Ranking, criteria: Criteria, condition: str, since: Mapping[Table, datetime | None]
+    ) -> Any:
+        whole = {table for table in criteria.tables if since.get(table) is None}
+        asked.append((condition, criteria.tables, whole))
+        return await newest_of(self, criteria, condition, since)
 
     monkeypatch.setattr(Ranking, "_newest_of", spied)
     return asked
 
 
 async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_once(
-    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], Collection[Table]]]
 ) -> None:
     """Each record has both words, so that nothing is better than the newest ones."""
     times = [f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n):%FT%TZ}" for n in range(1_000)]
@@ -532,12 +535,12 @@ async def test_of_common_words_the_newest_records_with_all_of_them_are_ranked_on
     found = await common.ask.search("pod node", mode=SearchMode.TEXT)
     assert len(found.hits) == 10
     all_words, words = "('pod') & ('node')", "(('pod'))"
-    assert asked == [(all_words, {Table.AUDIT_RECORDS}, False)]  # there are no traces
+    assert asked == [(all_words, {Table.AUDIT_RECORDS}, set())]  # there are no traces
     asked.clear()
     await archive.put(trace("something else"))
     await common.ask.search("pod node", mode=SearchMode.TEXT)
     traces = {Table.ACTION_TRACES}
-    assert asked == [(all_words, set(Table), False), (all_words, traces, True), (words, traces, True)]
+    assert asked == [(all_words, set(Table), traces), (words, traces, traces)]
 
 
 async def test_the_words_of_a_question_are_counted_in_the_newest_records(archive: SearchableArchive) -> None:
@@ -558,12 +561,12 @@ async def test_the_words_of_a_question_are_counted_in_the_newest_records(archive
     assert [form.share for form in words.forms] == [250 / 501, 250 / 501]
     assert words.all_words_share == 125 / 501
     assert words.tables == set(Table)
-    assert words.large == {Table.AUDIT_RECORDS}
+    assert set(words.paces) == {Table.AUDIT_RECORDS}
     assert words.total == 502
 
 
 async def test_if_all_records_with_rare_words_are_ranked_nothing_else_is_looked_for(
-    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], bool]]
+    archive: SearchableArchive, asked: list[tuple[str, Collection[Table], Collection[Table]]]
 ) -> None:
     await archive.put(
         said("restart", "drain", name="drain"),
@@ -573,9 +576,8 @@ async def test_if_all_records_with_rare_words_are_ranked_nothing_else_is_looked_
     large = archive.limited(rank=RankLimits(few_records=10), clues=ClueLimits(events=0))
     found = await large.ask.search("drain node", mode=SearchMode.TEXT)
     assert set(names(found)) == {"drain", "node"}
-    [(_, tables, is_in_all_time)] = asked
-    assert tables == {Table.AUDIT_RECORDS}
-    assert is_in_all_time
+    [(_, tables, whole)] = asked
+    assert tables == whole == {Table.AUDIT_RECORDS}
 
 
 async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -377,12 +377,14 @@ async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
 
 
 _RANKINGS = pytest.mark.parametrize(
-    ("sql", "newest"), [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5,))], ids=["all", "newest"]
+    ("sql", "newest"), [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5, None, None))], ids=["all", "newest"]
 )
 
 
 @_RANKINGS
-async def test_words_are_found_by_their_index(database: Database, sql: str, newest: tuple[int, ...]) -> None:
+async def test_words_are_found_by_their_index(
+    database: Database, sql: str, newest: tuple[int | None, ...]
+) -> None:
     synonyms = ([0.8], ["'word9' | 'word10' <-> 'padding'"], [1, 1], ["'word9'", "'word10' <-> 'padding'"])
     arguments = ("'word7' | 'word8'", ["'word7'"], [1.0], *synonyms, 3, 10, *newest)
     _assert_indexes(await _scans(database, sql, *arguments, *Criteria().arguments))
@@ -390,7 +392,7 @@ async def test_words_are_found_by_their_index(database: Database, sql: str, newe
 
 @_RANKINGS
 async def test_words_that_no_record_has_are_not_looked_for_row_by_row(
-    database: Database, sql: str, newest: tuple[int, ...]
+    database: Database, sql: str, newest: tuple[int | None, ...]
 ) -> None:
     """PostgreSQL believes that each is in a two-hundredth of the rows, and only a few rows are wanted."""
     unknown = " | ".join(f"'unknown{n}'" for n in range(20))
@@ -441,27 +443,31 @@ async def test_common_words_are_looked_for_among_the_newest_records_first(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All records have the word, and there is one of each kind in a minute."""
-    times: list[datetime | None] = []
+    times: list[Mapping[Table, datetime | None]] = []
     newest_of = Ranking._newest_of
 
-    async def spied(self: Ranking, criteria: Criteria, condition: str) -> Any:
-        times.append(criteria.since)
-        return await newest_of(self, criteria, condition)
+    async def spied(
+        self: Ranking, criteria: Criteria, condition: str, since: Mapping[Table, datetime | None]
+    ) -> Any:
+        times.append(since)
+        return await newest_of(self, criteria, condition, since)
 
     monkeypatch.setattr(Ranking, "_newest_of", spied)
     words = FullText(database, limits=RankLimits(newest=300))
     assert await words.find(Criteria(), Wording(["padding"]), limit=10, per_text=3)
-    (since,) = times
+    (since_of,) = times
     newest = datetime(2026, 3, 3, 18, 40, tzinfo=UTC)
-    assert since is not None
-    assert timedelta(minutes=300) < newest - since < timedelta(minutes=1_000)
+    for table in Table:
+        since = since_of[table]
+        assert since is not None
+        assert timedelta(minutes=300) < newest - since < timedelta(minutes=1_000)
     # Before the five hundred newest of these records, there are none for weeks.
     times.clear()
     until = datetime(2026, 3, 1, 8, 21, tzinfo=UTC)
     found = await words.find(Criteria(until=until), Wording(["padding"]), limit=1_200, per_text=3)
     assert len(found or ()) == 1_200
     assert len(times) == 3
-    assert times[-1] is None
+    assert set(times[-1].values()) == {None}
 
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)

@@ -14,9 +14,7 @@ _COMMON = Form("'pod'", 0.6, 0.5, ("'container'",), 0.05, 0.45)
 
 
 def _words(*forms: Form) -> QuestionWords:
-    return QuestionWords(
-        forms, 2_000, 0.004, frozenset(Table), frozenset(), None, None, datetime(2026, 1, 1, tzinfo=UTC)
-    )
+    return QuestionWords(forms, 2_000, 0.004, frozenset(Table), {}, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def _conditions(*forms: Form, room: float = 0.02) -> WordConditions:

@@ -1,7 +1,7 @@
 """The words of a question in the form that the records have, with their synonyms, and how rare they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,9 +14,9 @@ from datastorage.storage.wording import Wording, as_searched, tsquery
 
 # Returns the word forms of the question as the records have them, and those of the synonyms of each ($5, $6);
 # the number of the newest records that contain it, any of its synonyms, and all of the words; and the number
-# of all records, counted up to $4. Also returns the tables that have records; the large ones of these, which
-# have more than the newest ones; and the mean time from one of their newest records to the next, of the table
-# where that is longer. No record is older than the oldest.
+# of all records, counted up to $4. Also returns the tables that have records; and of the large ones of these,
+# which have more than the newest ones, the time of the newest record and the mean time from one to the next.
+# No record is older than the oldest.
 _FORMS: Final = ShapedStatement(f"""
     WITH sample AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.created_at, r.search FROM datastorage.audit_records AS r
@@ -25,10 +25,10 @@ _FORMS: Final = ShapedStatement(f"""
         (SELECT 'action_traces', r.created_at, r.search FROM datastorage.action_traces AS r
         WHERE {{of_action_traces}} ORDER BY r.created_at DESC LIMIT $3)),
     pace AS MATERIALIZED (
-        SELECT min(newest) FILTER (WHERE is_large) AS newest,
-            max(newest - oldest) FILTER (WHERE is_large) / $3 AS apart,
-            coalesce(array_agg(table_name), ARRAY[]::text[]) AS tables,
-            coalesce(array_agg(table_name) FILTER (WHERE is_large), ARRAY[]::text[]) AS large_tables
+        SELECT coalesce(array_agg(table_name), ARRAY[]::text[]) AS tables,
+            array_agg(table_name ORDER BY table_name) FILTER (WHERE is_large) AS large_tables,
+            array_agg(newest ORDER BY table_name) FILTER (WHERE is_large) AS newest,
+            array_agg((newest - oldest) / $3 ORDER BY table_name) FILTER (WHERE is_large) AS apart
         FROM (
             SELECT table_name, count(*) = $3 AS is_large, max(created_at) AS newest, min(created_at) AS oldest
             FROM sample GROUP BY table_name) AS kinds),
@@ -47,7 +47,7 @@ _FORMS: Final = ShapedStatement(f"""
     SELECT form::text AS form, coalesce(synonyms, ARRAY[]::text[]) AS synonyms, rows, synonym_rows, sampled,
         (SELECT count(*) FROM sample WHERE search @@ (
             SELECT string_agg('(' || form::text || ')', ' & ')::tsquery FROM forms)) AS all_words_rows,
-        newest, apart, tables, large_tables,
+        tables, large_tables, newest, apart,
         least((SELECT min(created_at) FROM datastorage.audit_records),
             (SELECT min(created_at) FROM datastorage.action_traces)) AS oldest,
         ({count_up_to("$4")}) AS total
@@ -91,6 +91,16 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast records come into a table, as far as its newest ones tell."""
+
+    newest: datetime
+    """The time of the newest record."""
+    apart: timedelta
+    """The mean time from one record to the next."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuestionWords:
     """The words of a question, and the records among which they are looked for."""
 
@@ -101,23 +111,17 @@ class QuestionWords:
     """The share of the newest records that contain all of the words."""
     tables: frozenset[Table]
     """The tables that have any of these records."""
-    large: frozenset[Table]
-    """The tables with so many records that only the newest ones were looked at."""
-    newest: datetime | None
-    """The time of the newest record of a large table, the earlier one if both are large; None if none is."""
-    apart: timedelta | None
-    """The mean time from one of the newest records to the next."""
+    paces: Mapping[Table, Pace]
+    """Those of the tables with so many records that only the newest ones were looked at."""
     oldest: datetime
     """No record is older."""
 
-    def since(self, records: float) -> datetime | None:
-        """Return the time since which there are about this many records of a kind, if not more.
-
-        Returns None if it is before the oldest record.
-        """
-        if self.newest is None or self.apart is None or records * self.apart > self.newest - self.oldest:
+    def since(self, table: Table, records: float) -> datetime | None:
+        """Return the time since which a table has about this many records; None if it may have fewer."""
+        pace = self.paces.get(table)
+        if pace is None or records * pace.apart > pace.newest - self.oldest:
             return None
-        return self.newest - records * self.apart
+        return pace.newest - records * pace.apart
 
 
 class QuestionForms:
@@ -145,10 +149,11 @@ class QuestionForms:
         if not rows:
             return None
         first = rows[0]
+        paces = zip(*(first[each] or () for each in ("large_tables", "newest", "apart")), strict=True)
         return QuestionWords(
             list(map(_form, rows)), first["total"],
             first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["tables"])),
-            frozenset(map(Table, first["large_tables"])), first["newest"], first["apart"], first["oldest"],
+            {Table(table): Pace(newest, apart) for table, newest, apart in paces}, first["oldest"],
         )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:

@@ -1,22 +1,27 @@
 """Ranks records by the words of a question that they have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Table
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, Scope, with_conditions
+from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.questionforms import Form, QuestionWords
 from datastorage.storage.wordconditions import WordConditions
 from datastorage.storage.wording import joined
 
 
-def _rows(table: Table) -> str:
-    """Return the SQL for the rows of a table that meet the condition and the criteria."""
+def _rows(table: Table, condition: str = "true") -> str:
+    """Return the SQL for the rows of a table that meet the condition and the criteria, and a further one."""
     return f"""SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.diverged, r.text_hash, r.search
-        FROM datastorage.{table} AS r WHERE {{of_{table}}} AND r.search @@ $1::text::tsquery"""  # noqa: S608
+        FROM datastorage.{table} AS r
+        WHERE {{of_{table}}} AND r.search @@ $1::text::tsquery AND {condition}"""  # noqa: S608
+
+
+def _since(parameter: str) -> str:
+    return f"r.created_at >= coalesce({parameter}::timestamptz, '-infinity')"
 
 
 # All rows that meet the condition.
@@ -25,11 +30,11 @@ _ALL: Final = f"""matching AS (
     UNION ALL
     SELECT 'action_traces', r.* FROM ({_rows(Table.ACTION_TRACES)}) AS r WHERE {{newest}})
 """  # noqa: S608  # the names of our own tables
-# The newest of them in each table, $10 at most. PostgreSQL finds all rows first, by the index of their words:
-# if it knew of the limit, it would rather walk the rows from the newest one, and so read the whole archive
-# for a word that it believes more frequent than it is.
-_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS)}),
-    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES)}),
+# The newest of them in each table, $10 at most, of the time since $11 or $12. PostgreSQL finds all these rows
+# first, by the index of their words: if it knew of the limit, it would rather walk the rows from the newest
+# one, and so read the whole archive for a word that it believes more frequent than it is.
+_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))}),
+    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))}),
     matching AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.* FROM records AS r ORDER BY created_at DESC LIMIT $10)
         UNION ALL
@@ -182,28 +187,31 @@ class Ranking:
         """
         rows: list[Any] = []
         full: frozenset[Table] = frozenset()
+        left = criteria.tables
         for since in self._times(share):
-            if since is not None and not (criteria.tables - full) & self._words.large:
-                continue  # the tables that are left have few records in all time
-            within = replace(criteria, tables=criteria.tables - full).within(Scope(since=since))
-            more_rows, also_full = await self._newest_of(within, condition)
-            rows, full = rows + more_rows, full | also_full
-            if full == criteria.tables:
+            found, also_full = await self._newest_of(replace(criteria, tables=left), condition, since)
+            rows, full = rows + found, full | also_full
+            left = frozenset(table for table in left - full if since.get(table) is not None)
+            if not left:
                 break
         return rows, full
 
-    async def _newest_of(self, criteria: Criteria, condition: str) -> tuple[list[Any], frozenset[Table]]:
+    async def _newest_of(
+        self, criteria: Criteria, condition: str, since: Mapping[Table, datetime | None]
+    ) -> tuple[list[Any], frozenset[Table]]:
+        times = (since.get(Table.AUDIT_RECORDS), since.get(Table.ACTION_TRACES))
         rows = await self._connection.fetch(
-            RANK_NEWEST, condition, *self._arguments, self._max_rows, *criteria.arguments
+            RANK_NEWEST, condition, *self._arguments, self._max_rows, *times, *criteria.arguments
         )
         return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
 
-    def _times(self, share: float) -> Iterator[datetime | None]:
-        """Yield the times since which to look for the rows, one after the other; None for all time."""
+    def _times(self, share: float) -> Iterator[Mapping[Table, datetime | None]]:
+        """Yield the times since which to look for each table's rows, one after the other; None for all."""
         if share >= _KNOWN_SHARE:
-            times = (self._words.since(self._max_rows / share * wider) for wider in _WIDER)
-            yield from (time for time in times if time is not None)
-        yield None
+            for wider in _WIDER:
+                records = self._max_rows / share * wider
+                yield {table: self._words.since(table, records) for table in Table}
+        yield {}
 
 
 def _arguments(forms: Sequence[Form]) -> tuple[Sequence[Any], ...]:
