@@ -25,7 +25,7 @@ from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
 from datastorage.records.vector import Matrix
-from datastorage.storage.clues import ClueLimits
+from datastorage.storage.clues import Clued, ClueLimits
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
@@ -36,7 +36,7 @@ from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.wording import Wording
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
-from harness.polling import eventually
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import MODEL, BagOfWords, SearchableArchive, searchable
 
@@ -616,6 +616,46 @@ async def test_of_rare_words_the_record_with_all_of_them_is_found_however_old(
     limits = RankLimits(newest=5, few_records=10)
     ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
     assert names(await ranking.search(question, mode=SearchMode.TEXT))[0] == "all words"
+
+
+@pytest.mark.parametrize("has_all", [False, True])
+@pytest.mark.parametrize("more", [0, 31], ids=["few words", "more than count"])
+async def test_records_with_all_words_are_not_looked_for_where_the_clues_show_that_there_are_none(
+    archive: SearchableArchive,
+    asked: list[tuple[str, Collection[Table], Collection[Table]]],
+    monkeypatch: pytest.MonkeyPatch,
+    has_all: bool,  # noqa: FBT001
+    more: int,
+) -> None:
+    """Of a long question, not all words count, so that the clues say nothing about those that do."""
+    question = " ".join(["drain", "zebra", *(f"further{n}" for n in range(more))])
+    old, later = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    await archive.put(
+        said("restart", question if has_all else "nothing", name="all words", creationTimestamp=old),
+        *(
+            said("restart", f"{word} {n}", creationTimestamp=later)
+            for word in ("drain", "zebra") for n in range(60)
+        ),
+        *(said("restart", f"other {n}") for n in range(500)),
+    )  # fmt: skip
+    known = asyncio.Event()
+    clued, newest_of = FullText._clued, Ranking._newest_of
+
+    async def first(self: FullText, criteria: Criteria, wording: Wording) -> Clued:
+        found = await clued(self, criteria, wording)
+        known.set()
+        return found
+
+    async def second(self: Ranking, *arguments: Any) -> Any:
+        await asyncio.wait_for(known.wait(), DEADLINE_SECONDS)
+        return await newest_of(self, *arguments)
+
+    monkeypatch.setattr(FullText, "_clued", first)
+    monkeypatch.setattr(Ranking, "_newest_of", second)
+    large = archive.limited(rank=RankLimits(newest=5, few_records=10))
+    found = names(await large.ask.search(question, mode=SearchMode.TEXT))
+    assert (found[0] == "all words") == has_all
+    assert any(" & " in condition for condition, *_ in asked) == (has_all or more > 0)
 
 
 async def test_long_records_with_all_words_are_not_hidden_by_many_short_ones_with_some(

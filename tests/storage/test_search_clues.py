@@ -16,7 +16,7 @@ from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import SearchResult
 from datastorage.storage import clues, fulltext
-from datastorage.storage.clues import ClueLimits
+from datastorage.storage.clues import Clued, ClueLimits
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.readonly import reading
 from datastorage.storage.wording import Clue
@@ -323,9 +323,9 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
         before = await connection.fetchval("SELECT current_setting('statement_timeout')")
     clue = Clue("killed oom checkout")
     async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == []
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == Clued(unmatched=(clue,))
     async with reading(own.store.database, seconds=0.001) as connection:
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == []
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == Clued()
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()
@@ -342,7 +342,7 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
         found = await clues.find(
             connection, Criteria(), [Clue("checkout killed oom")], None, replace(PATIENT, texts=3)
         )
-    assert len(found) == 3
+    assert len(found.records) == 3
 
 
 @pytest.mark.parametrize("is_compressed", [False, True])
@@ -361,7 +361,7 @@ async def test_a_small_record_may_have_lost_positions(
         assert (row["method"] is not None) == is_compressed
         assert row["size"] < 8_000
         found = await clues.find(connection, Criteria(), [Clue("queue ok")], None, PATIENT)
-    assert len(found) == 1
+    assert len(found.records) == 1
 
 
 async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableArchive) -> None:
@@ -373,7 +373,7 @@ async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableA
     )
     async with reading(own.store.database) as connection:
         found = await clues.find(connection, Criteria(), [Clue("drained the noisy replica")], None, PATIENT)
-        [place] = [record.place for record in found]
+        [place] = [record.place for record in found.records]
         assert await connection.fetchval(_NAME, place.key.uid) == "in order"
 
 

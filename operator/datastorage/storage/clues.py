@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 # order, once for clues that differ in nothing but the order required; the positions of the words then show
 # whether the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383.
 # If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
-# with $7 rows or more is ignored.
+# with $7 rows or more is ignored; for one with none, the number is returned alone.
 #
 # To look at each word of a row takes long, so it is done only where three conditions, each cheaper than the
 # next, leave it possible that positions are missing. A position takes two bytes, and a word at least ten with
@@ -51,7 +51,7 @@ CLUES: Final = with_conditions(rf"""
                 r.content
             FROM datastorage.action_traces AS r
             WHERE {{of_action_traces}} AND r.search @@ lookups.words AND {{newest}} LIMIT $6))
-        SELECT clues.number, matching.* FROM clues CROSS JOIN LATERAL (
+        SELECT clues.number, matching.* FROM clues LEFT JOIN LATERAL (
             SELECT *, count(*) OVER () AS rows FROM (
                 SELECT table_name, uid, generation, created_at, spec_hash, text_hash
                 FROM with_words WHERE search @@ clues.form
@@ -69,8 +69,8 @@ CLUES: Final = with_conditions(rf"""
                                 AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))
                     ) AS unsure
                 WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* clues.pattern END
-                LIMIT $7) AS first_rows) AS matching
-        WHERE clues.words = lookups.words AND matching.rows < $7) AS found
+                LIMIT $7) AS first_rows) AS matching ON true
+        WHERE clues.words = lookups.words AND coalesce(matching.rows, 0) < $7) AS found
 """)  # noqa: S608  # expressions of our own
 
 
@@ -103,21 +103,31 @@ class Found:
     """At least 1. It is higher for a clue that fewer records match, then for more and longer clues."""
 
 
+@dataclass(frozen=True, slots=True)
+class Clued:
+    """What the clues of a question say."""
+
+    records: tuple[Found, ...] = ()
+    """The records that match a rare clue."""
+    unmatched: tuple[Clue, ...] = ()
+    """The clues that no record was found to match."""
+
+
 async def find(
     connection: Session,
     criteria: Criteria,
     clues: Sequence[Clue],
     condition: str | None,
     limits: ClueLimits,
-) -> list[Found]:
-    """Return the records that match a rare clue, among those that meet the criteria and the condition.
+) -> Clued:
+    """Look for the clues, among the records that meet the criteria and the condition.
 
     The condition is a tsquery, or None. If the search takes longer than the connection's time limit, the
     result is empty, and the connection's transaction has failed. All other errors are those of asyncpg;
     ``reading`` translates them.
     """
     if not clues:
-        return []
+        return Clued()
     arguments = (
         [as_searched(clue.words) for clue in clues], [clue.in_order for clue in clues],
         [clue.min_words for clue in clues], [clue.pattern for clue in clues], condition,
@@ -127,8 +137,11 @@ async def find(
         rows = await connection.fetch(CLUES, *arguments)
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
-        return []
-    return _singled_out(rows, clues, limits.events)
+        return Clued()
+    return Clued(
+        tuple(_singled_out([row for row in rows if row["uid"] is not None], clues, limits.events)),
+        tuple(clues[row["number"] - 1] for row in rows if row["uid"] is None),
+    )
 
 
 def _singled_out(rows: Sequence[Any], clues: Sequence[Clue], max_events: int) -> list[Found]:

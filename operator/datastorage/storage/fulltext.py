@@ -12,14 +12,14 @@ from typing import Any, Final
 from datastorage.records.record import Table
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage import clues
-from datastorage.storage.clues import ClueLimits
+from datastorage.storage.clues import Clued, ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.questionforms import QuestionForms
+from datastorage.storage.questionforms import MAX_FORMS, QuestionForms
 from datastorage.storage.ranking import Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, plan_for, reading, set_further
 from datastorage.storage.synonyms import SynonymGroups
@@ -73,16 +73,17 @@ class FullText:
         ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
+        looking = asyncio.ensure_future(self._clued(criteria, wording))
         answers = await asyncio.gather(
-            self._ranked(criteria, wording, limit=limit, per_text=per_text),
-            self._with_clues(criteria, wording),
+            self._ranked(criteria, wording, looking, limit=limit, per_text=per_text),
+            looking,
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        rows, found = value_or_raise(answers[0]), value_or_raise(answers[1])
+        rows, clued = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
         ranked = {match.place: match for match in map(_match, rows)}
-        for record in found:
+        for record in clued.records:
             match = ranked.get(record.place, Match(record.place, record.text_hash))
             ranked[record.place] = replace(match, clue_weight=record.weight)
         best = best_of_each_text(ranked.values(), per_text)
@@ -91,9 +92,18 @@ class FullText:
         return [match for n, match in enumerate(best) if n < limit or match.place in informed]
 
     async def _ranked(
-        self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
+        self,
+        criteria: Criteria,
+        wording: Wording,
+        looking: "asyncio.Future[Clued]",
+        *,
+        limit: int,
+        per_text: int,
     ) -> Sequence[Any] | None:
-        """Return the rows that rank highest; None if the question has no words to look up."""
+        """Return the rows that rank highest; None if the question has no words to look up.
+
+        ``looking`` for the clues goes on meanwhile.
+        """
         plan = plan_for(criteria)
         async with reading(self._database, plan=plan) as connection:
             words = await self._forms.find(
@@ -108,11 +118,13 @@ class FullText:
             # To look at all months of a table without records takes each statement a millisecond or two.
             criteria = replace(criteria, tables=criteria.tables & words.tables)
             ranking = Ranking(connection, words, self._limits, per_text, limit)
-            return await ranking.best(criteria, word_conditions(words, ranking.room, phrases, excluded))
+            conditions = word_conditions(words, ranking.room, phrases, excluded)
+            # Who holds a connection must not wait for the clues, which need another one.
+            return await ranking.best(criteria, conditions, lambda: _nothing_has_all(wording, looking))
 
-    async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
+    async def _clued(self, criteria: Criteria, wording: Wording) -> Clued:
         if not wording.clues:
-            return []
+            return Clued()
         required = None
         if wording.phrases or wording.excluded:
             async with reading(self._database) as connection:
@@ -159,6 +171,13 @@ class FullText:
 
 def _match(row: Any) -> Match:
     return Match(place_of(row), row["text_hash"], row["share"], information=row["information"])
+
+
+def _nothing_has_all(wording: Wording, looking: "asyncio.Future[Clued]") -> bool:
+    """Return whether it is known already that no record has all words of the question."""
+    if len(wording.words) > MAX_FORMS or not looking.done() or looking.cancelled() or looking.exception():
+        return False
+    return any(not clue.in_order for clue in looking.result().unmatched)
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:

@@ -61,8 +61,8 @@ _STEMS: Final = """
     SELECT word, plainto_tsquery('english'::regconfig, word)::text AS stem
     FROM unnest($1::text[]) AS words (word)
 """
-# Further words add little to a question; the limit bounds the work.
-_MAX_FORMS: Final = 32
+MAX_FORMS: Final = 32
+"""Further words add little to a question; the limit bounds the work."""
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
 # What a synonym counts of what the word itself would count. Measured with the first part of
@@ -143,7 +143,7 @@ class QuestionForms:
         pairs = await self._synonyms(connection, wording)
         sql, arguments = _FORMS.of(criteria)
         rows = await connection.fetch(
-            sql, list(map(as_searched, words)), _MAX_FORMS, _SAMPLE, count_up_to,
+            sql, list(map(as_searched, words)), MAX_FORMS, _SAMPLE, count_up_to,
             [place for place, _ in pairs], [as_searched(text) for _, text in pairs], *arguments,
         )  # fmt: skip
         if not rows:

@@ -1,6 +1,6 @@
 """Ranks records by the words of a question that they have."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -153,8 +153,13 @@ class Ranking:
         """The share of the records that words may have together if they select records."""
         return self._limits.selected_of_few / max(self._words.total, 1) if self._are_few else _COMMON
 
-    async def best(self, criteria: Criteria, conditions: WordConditions) -> list[Any]:
-        """Rank the records that meet the conditions, or the newest of them if there are too many."""
+    async def best(
+        self, criteria: Criteria, conditions: WordConditions, nothing_has_all: Callable[[], bool]
+    ) -> list[Any]:
+        """Rank the records that meet the conditions, or the newest of them if there are too many.
+
+        ``nothing_has_all`` returns whether it is known by now that no record has all words.
+        """
         if self._are_few and not conditions.are_common:
             rows = await self._all(criteria, conditions.words)
         elif conditions.are_common and conditions.all_words is not None:
@@ -165,7 +170,7 @@ class Ranking:
                 rows += (await self._newest(of_others, conditions.words, conditions.words_share))[0]
         else:
             rows, full = await self._newest(criteria, conditions.words, conditions.words_share)
-            if full and conditions.all_words is not None:
+            if full and conditions.all_words is not None and not nothing_has_all():
                 of_full = replace(criteria, tables=full)
                 rows += (await self._newest(of_full, conditions.all_words, conditions.all_words_share))[0]
         if conditions.synonyms is not None:

@@ -57,7 +57,7 @@ class Clue:
     words: str
     """Words of letters and digits, separated by spaces."""
     in_order: bool = True
-    """Whether the words must be adjacent, in this order."""
+    """Whether the words must be adjacent, in this order. Only the clue of all words also comes without it."""
     min_words: int = 1
     """A clue with fewer words is ignored. Words that are in every text, such as "the", do not count."""
 
