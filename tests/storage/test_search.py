@@ -25,7 +25,9 @@ from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
 from datastorage.records.vector import Matrix
+from datastorage.storage import nearest
 from datastorage.storage.clues import Clued, ClueLimits
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
@@ -113,6 +115,25 @@ async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
     question, answer = await archive.provider.embed(["alpha beta", text])
     expected = float(question @ answer / ((question @ question) ** 0.5 * (answer @ answer) ** 0.5))
     assert result.hits[0].similarity == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("largest", "candidates"), [(0, "100"), (120_000, "100"), (720_000, "200")])
+async def test_a_walk_of_a_large_index_has_more_candidates(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, largest: int, candidates: str
+) -> None:
+    await either.put(said("scale", "disk full", name="disk"))
+    settings: list[str] = []
+    fetch = Session.fetch
+
+    async def spied(self: Session, sql: str, *arguments: Any, **options: Any) -> Any:
+        if "LIMIT 200" in sql or sql == nearest._NEAREST.format(id=1, pgvector=self.vector_schema):
+            settings.append(await self.fetchval("SELECT current_setting('hnsw.ef_search')"))
+        return await fetch(self, sql, *arguments, **options)
+
+    monkeypatch.setattr(Session, "fetch", spied)
+    monkeypatch.setattr(nearest, "_FIND_TABLE", nearest._FIND_TABLE.replace("max(row_count)", f"{largest}"))
+    assert names(await either.ask.search("disk", mode=SearchMode.VECTOR)) == ["disk"]
+    assert set(settings) == {candidates}
 
 
 async def _crowded(either: SearchableArchive) -> None:

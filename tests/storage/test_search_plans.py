@@ -36,6 +36,7 @@ from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 _MODEL = EmbeddingModel("test", "small", 3)
+_WALKING = nearest.walking(120_000)
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.
 _FILL = """
     INSERT INTO datastorage.{table} (
@@ -130,7 +131,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def _scans(
-    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = _WALKING
 ) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question gets."""
     async with reading(database, *settings) as connection:
@@ -145,7 +146,7 @@ async def _scans_for(
     statement: ShapedStatement,
     criteria: Criteria,
     *own: Any,
-    settings: Sequence[str] = nearest.WALKING,
+    settings: Sequence[str] = _WALKING,
 ) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question with criteria gets."""
     sql, arguments = statement.of(criteria)
@@ -156,7 +157,7 @@ async def _scans_for(
 
 
 async def _scans_of_one_plan(
-    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = nearest.WALKING
+    database: Database, sql: str, *arguments: Any, settings: Sequence[str] = _WALKING
 ) -> list[dict[str, Any]]:
     """Return the scans of tables that are executed, with the plan that serves all values."""
     async with reading(database, *settings, plan=ONE_PLAN) as connection:
@@ -348,7 +349,7 @@ async def test_the_exact_search_reads_no_unneeded_vector(
     database: Database, statement: ShapedStatement, most: tuple[int, ...], criteria: Criteria
 ) -> None:
     own = (3, 10, _VECTOR, *most)
-    settings = (*nearest.WALKING, nearest.BY_KEYS)
+    settings = (*_WALKING, nearest.BY_KEYS)
     scans = await _scans_for(database, statement, criteria, *own, settings=settings)
     _assert_indexes(scans)
     vectors = [scan for scan in scans if scan["Relation Name"].startswith("embeddings")]
@@ -374,6 +375,12 @@ async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
     vector = np.array([1, 0, 0], np.float32)
     assert (await found.nearest(Criteria(namespace="n7"), vector, limit=5, per_text=3)).matches
     assert settings == [nearest.BY_KEYS]
+
+
+async def test_the_size_of_the_largest_part_is_known(database: Database) -> None:
+    found = Nearest(database, database, model=_MODEL, same_server=True)
+    async with reading(database) as connection:
+        assert (await found._table(connection)).largest == 3_500
 
 
 _RANKINGS = pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from datastorage.storage.connection.errortranslation import one_line, translated
 from datastorage.storage.connection.sessions import NoVectorsError, Session, transaction
 from datastorage.storage.schema import VECTORS
 
-FIND_MODEL: Final = """
+_FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
@@ -103,7 +103,7 @@ class VectorTables:
         number = self._known()
         if number is None:
             async with self._connection() as connection:
-                number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=self._write_seconds)
+                number = await connection.fetchval(_FIND_MODEL, *self._identity, timeout=self._write_seconds)
             self._id = number
         return number
 
