@@ -317,7 +317,7 @@ async def test_the_migration_rewrites_no_table_and_the_older_program_can_store(
 ) -> None:
     files = (
         "SELECT relname, relfilenode FROM pg_class "
-        "WHERE relname ~ '^(audit_records|action_traces)' ORDER BY 1"
+        "WHERE relname ~ '^(audit_records|action_traces)' AND relkind IN ('r', 'p') ORDER BY 1"
     )
     add = (
         "INSERT INTO datastorage.audit_records (uid, generation, created_at, namespace, name, content, "

@@ -265,8 +265,8 @@ async def test_a_page_within_a_scope_reads_an_index_of_few_rows(
 ) -> None:
     scope = Scope("n7", datetime(2026, 2, 1, tzinfo=UTC))
     scans = await _scans_for(database, queries.PAGE, criteria.within(scope), None, None, None, 20)
-    _assert_read(scans, Table.AUDIT_RECORDS, [of_records, "namespace_created_at_idx"] if of_records else [])
-    _assert_read(scans, Table.ACTION_TRACES, [of_traces, "namespace_created_at_idx"] if of_traces else [])
+    _assert_read(scans, Table.AUDIT_RECORDS, [of_records, "namespace_created_at"] if of_records else [])
+    _assert_read(scans, Table.ACTION_TRACES, [of_traces, "namespace_created_at"] if of_traces else [])
 
 
 async def test_failures_of_a_namespace_are_read_from_an_index_of_these_alone(database: Database) -> None:
@@ -356,6 +356,17 @@ async def test_the_exact_search_reads_no_unneeded_vector(
     names = {name for scan in vectors for name in _indexes(scan)}
     assert names
     assert all(name.endswith("_expr_idx") for name in names), names
+
+
+async def test_the_texts_of_a_namespace_are_read_from_an_index_alone(database: Database) -> None:
+    criteria = Criteria(namespace="n7")
+    for statement in (nearest._EXACT_OF_FEW, nearest._EXACT_OF_NEWEST):
+        own = (3, 10, _VECTOR, *((10_000,) if statement is nearest._EXACT_OF_NEWEST else ()))
+        scans = await _scans_for(database, statement, criteria, *own, settings=(*_WALKING, nearest.BY_KEYS))
+        of_namespace = [scan for scan in scans if "namespace" in str(scan.get("Index Cond"))]
+        texts = [scan for scan in of_namespace if "text_hash =" not in scan["Filter"]]
+        assert {scan["Node Type"] for scan in texts} == {"Index Only Scan"}
+        assert len(texts) == len(Table) * 3  # months
 
 
 async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
@@ -529,8 +540,8 @@ async def test_a_small_namespace_beside_a_large_one_is_read_by_its_index(
     # Their names begin with those of the months' tables.
     read = {name[len("audit_records_y2026m01_") :] for scan in scans if scan["Alias"].startswith("r")
             for name in _indexes(scan)}  # fmt: skip
-    assert "namespace_created_at_idx" in read
-    assert read <= {"namespace_created_at_idx", "text_hash_created_at_idx", "pkey"}, read
+    assert "namespace_created_at_text_hash_idx" in read
+    assert read <= {"namespace_created_at_text_hash_idx", "text_hash_created_at_idx", "pkey"}, read
 
 
 async def test_questions_are_planned_once_where_the_values_do_not_count(database: Database) -> None:

@@ -31,7 +31,7 @@ class Chain:
 
 
 ARCHIVE: Final = Chain(
-    "archive", "0008", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
+    "archive", "0009", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
 )
 STANDBY: Final = replace(ARCHIVE, setting="DATASTORAGE_READ_DATABASE_URL", server="the standby of PostgreSQL")
 """The archive, in the copy that a standby has."""
