@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import count, islice, permutations
+from itertools import count, cycle, islice, permutations
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,22 @@ from datastorage.query.questionwords import without_excluded, wording
 from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.record import Table
 from datastorage.records.vector import Matrix
-from datastorage.storage import nearest
-from datastorage.storage.clues import Clued, ClueLimits
+from datastorage.resources.reading.phrases import search_words
+from datastorage.storage import fulltext, nearest
+from datastorage.storage.clues import ClueLimits, ClueResult
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Background, Match
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.questionforms import QuestionForms
-from datastorage.storage.ranking import Ranking, RankLimits
+from datastorage.storage.ranking import RANK_NEWEST, Ranking, RankLimits
 from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
-from datastorage.storage.wording import Wording
+from datastorage.storage.wording import Wording, as_searched, tsquery
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import DEADLINE_SECONDS, eventually
-from harness.postgres import TestDatabase, TestDatabases
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import MODEL, BagOfWords, SearchableArchive, searchable
 
 MODES = list(SearchMode)
@@ -117,7 +118,7 @@ async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
     assert result.hits[0].similarity == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("largest", "candidates"), [(0, "100"), (120_000, "100"), (720_000, "200")])
+@pytest.mark.parametrize(("largest", "candidates"), [(0, "100"), (120_000, "100"), (120_001, "200")])
 async def test_a_walk_of_a_large_index_has_more_candidates(
     either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, largest: int, candidates: str
 ) -> None:
@@ -131,7 +132,7 @@ async def test_a_walk_of_a_large_index_has_more_candidates(
         return await fetch(self, sql, *arguments, **options)
 
     monkeypatch.setattr(Session, "fetch", spied)
-    monkeypatch.setattr(nearest, "_FIND_TABLE", nearest._FIND_TABLE.replace("max(row_count)", f"{largest}"))
+    monkeypatch.setattr(nearest, "_FIND_TABLE", nearest._FIND_TABLE.replace("max(p.row_count)", f"{largest}"))
     assert names(await either.ask.search("disk", mode=SearchMode.VECTOR)) == ["disk"]
     assert set(settings) == {candidates}
 
@@ -582,7 +583,7 @@ async def test_the_words_of_a_question_are_counted_in_the_newest_records(archive
     assert [form.share for form in words.forms] == [250 / 501, 250 / 501]
     assert words.all_words_share == 125 / 501
     assert words.tables == set(Table)
-    assert set(words.paces) == {Table.AUDIT_RECORDS}
+    assert set(words.arrivals) == {Table.AUDIT_RECORDS}
     assert words.total == 502
 
 
@@ -639,31 +640,44 @@ async def test_of_rare_words_the_record_with_all_of_them_is_found_however_old(
     assert names(await ranking.search(question, mode=SearchMode.TEXT))[0] == "all words"
 
 
+_CUT = f"drain zebra {' '.join(f'filler{chr(97 + n)}' for n in range(26))} {'long' * 120}"
+_MANY = " ".join(["drain", "zebra", *(f"further{n}" for n in range(31))])
+# A question, what a record with all of its words may have, and whether the clue shows that there is none.
+_ALL_WORDS = {
+    "few": ("drain zebra", "drain zebra", True),
+    "more than count": (_MANY, _MANY, False),
+    "the last one goes on": ("drain zebra abc123", "drain zebra abc123def", True),
+    "another one goes on": ("abc123 drain zebra", "abc123def drain zebra", False),
+    "after another script": ("drain zebra \u78c1\u76d8abc123", "drain zebra \u78c1\u76d8 abc123def", False),
+    "half a word": (_CUT, _CUT, False),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("has_all", [False, True])
-@pytest.mark.parametrize("more", [0, 31], ids=["few words", "more than count"])
+@pytest.mark.parametrize(("question", "text", "is_known"), _ALL_WORDS.values(), ids=_ALL_WORDS)
 async def test_records_with_all_words_are_not_looked_for_where_the_clues_show_that_there_are_none(
     archive: SearchableArchive,
     asked: list[tuple[str, Collection[Table], Collection[Table]]],
     monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    text: str,
+    is_known: bool,  # noqa: FBT001
     has_all: bool,  # noqa: FBT001
-    more: int,
 ) -> None:
-    """Of a long question, not all words count, so that the clues say nothing about those that do."""
-    question = " ".join(["drain", "zebra", *(f"further{n}" for n in range(more))])
     old, later = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
     await archive.put(
-        said("restart", question if has_all else "nothing", name="all words", creationTimestamp=old),
+        said("restart", text if has_all else "nothing", name="all words", creationTimestamp=old),
         *(
             said("restart", f"{word} {n}", creationTimestamp=later)
-            for word in ("drain", "zebra") for n in range(60)
+            for word in ("drain", "zebra", "abc123fff") for n in range(30)
         ),
         *(said("restart", f"other {n}") for n in range(500)),
     )  # fmt: skip
     known = asyncio.Event()
-    clued, newest_of = FullText._clued, Ranking._newest_of
+    by_clues, newest_of = FullText._by_clues, Ranking._newest_of
 
-    async def first(self: FullText, criteria: Criteria, wording: Wording) -> Clued:
-        found = await clued(self, criteria, wording)
+    async def first(self: FullText, criteria: Criteria, wording: Wording) -> ClueResult:
+        found = await by_clues(self, criteria, wording)
         known.set()
         return found
 
@@ -671,12 +685,105 @@ async def test_records_with_all_words_are_not_looked_for_where_the_clues_show_th
         await asyncio.wait_for(known.wait(), DEADLINE_SECONDS)
         return await newest_of(self, *arguments)
 
-    monkeypatch.setattr(FullText, "_clued", first)
+    monkeypatch.setattr(FullText, "_by_clues", first)
     monkeypatch.setattr(Ranking, "_newest_of", second)
     large = archive.limited(rank=RankLimits(newest=5, few_records=10))
     found = names(await large.ask.search(question, mode=SearchMode.TEXT))
     assert (found[0] == "all words") == has_all
-    assert any(" & " in condition for condition, *_ in asked) == (has_all or more > 0)
+    assert any(" & " in condition for condition, *_ in asked) == (has_all or not is_known)
+
+
+_QUESTION_WORDS = st.lists(
+    st.sampled_from(
+        ("drain", "abc123", "7f9c2e", "the", "ImagePullBackOff", "\u78c1\u76d8", "\u78c1", "1e9a", "x-1")
+    )
+    | st.text("abcdef0123456789\u78c1-", min_size=1, max_size=9),
+    min_size=1,
+    max_size=6,
+)
+_ENDS = st.lists(st.sampled_from(("", "def", "9", "x")), min_size=6, max_size=6)
+_EACH_AND_ALL = f"""
+    SELECT bool_and(numnode(each) = 0 OR record @@ each) AS has_each, bool_and(record @@ clue) AS matches,
+        bool_and(numnode(clue) = 0) AS is_empty
+    FROM unnest($1::text[]) AS words (word), to_tsvector('english', $2) AS record,
+        LATERAL (SELECT coalesce({tsquery("plainto_tsquery", "word")}, '') AS each) AS e,
+        LATERAL (SELECT coalesce({tsquery("plainto_tsquery", "$3::text")}, '') AS clue) AS c
+"""
+
+
+@given(_QUESTION_WORDS, _ENDS, st.sampled_from((" ", "")))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_what_has_each_word_matches_the_clue_of_all_words(
+    small: TestDatabase, words: list[str], ends: list[str], between: str
+) -> None:
+    """The words of the record are those of the question, but longer."""
+    try:
+        asked = wording(between.join(words))
+    except InvalidQueryError:  # all characters are in no word
+        return
+    clue = asked.of_all_words
+    if clue is None:
+        return
+    record = search_words([" ".join(map("".join, zip(asked.words, cycle(ends), strict=False)))])
+    arguments = (list(map(as_searched, asked.words)), record, as_searched(clue.words))
+    owner = await connect(small.owner_url)
+    row = await owner.fetchrow(_EACH_AND_ALL, *arguments)
+    await owner.close()
+    assert row["matches"] or row["is_empty"] or not row["has_each"], arguments
+
+
+async def test_only_an_answer_of_the_clues_shows_that_nothing_has_all_words() -> None:
+    asked = wording("drain zebra")
+    assert asked.of_all_words is not None
+    answer = ClueResult(unmatched=(asked.of_all_words,))
+    away = asyncio.Event()
+
+    async def wait() -> ClueResult:
+        await away.wait()
+        return answer
+
+    async def fail() -> ClueResult:
+        raise TransientError("PostgreSQL is away")
+
+    async def tell() -> ClueResult:
+        return answer
+
+    waiting, failing, told = map(asyncio.create_task, (wait(), fail(), tell()))
+    await asyncio.wait({failing, told})
+    shown = [fulltext._nothing_has_all(asked, each) for each in (waiting, failing, told)]
+    assert shown == [False, False, True]
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert not fulltext._nothing_has_all(asked, waiting)
+
+
+async def test_the_newest_records_of_each_table_are_looked_for_in_its_own_time(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is an AuditRecord in a minute, and an ActionTrace in an hour; all have the word."""
+    newest = datetime(2026, 3, 1, tzinfo=UTC)
+    await archive.put(
+        *(
+            said("restart", f"pod {n}", creationTimestamp=f"{newest - timedelta(minutes=n):%FT%TZ}")
+            for n in range(600)
+        ),
+        *(trace(f"pod {n}", creationTimestamp=f"{newest - timedelta(hours=n):%FT%TZ}") for n in range(600)),
+    )
+    times: list[tuple[datetime, datetime]] = []
+    fetch = Session.fetch
+
+    async def spied(self: Session, sql: str, *arguments: Any, **options: Any) -> Any:
+        if sql == RANK_NEWEST:
+            times.append(arguments[10:12])
+        return await fetch(self, sql, *arguments, **options)
+
+    monkeypatch.setattr(Session, "fetch", spied)
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=50))
+    found = await full_text.find(Criteria(), Wording(["pod"]), limit=50, per_text=3)
+    assert found
+    [(of_records, of_traces)] = times
+    assert timedelta(minutes=50) < newest - of_records < timedelta(minutes=150)
+    assert timedelta(hours=50) < newest - of_traces < timedelta(hours=150)
 
 
 async def test_long_records_with_all_words_are_not_hidden_by_many_short_ones_with_some(

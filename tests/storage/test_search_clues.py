@@ -16,7 +16,7 @@ from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import SearchResult
 from datastorage.storage import clues, fulltext
-from datastorage.storage.clues import Clued, ClueLimits
+from datastorage.storage.clues import ClueLimits, ClueResult
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.readonly import reading
 from datastorage.storage.wording import Clue
@@ -323,9 +323,11 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
         before = await connection.fetchval("SELECT current_setting('statement_timeout')")
     clue = Clue("killed oom checkout")
     async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == Clued(unmatched=(clue,))
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == ClueResult(
+            unmatched=(clue,)
+        )
     async with reading(own.store.database, seconds=0.001) as connection:
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == Clued()
+        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == ClueResult()
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()

@@ -13,7 +13,7 @@ from datastorage.errors import InvalidQueryError, NoWordsError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
 from datastorage.records.words import plain, split_camel_case, with_pairs
-from datastorage.storage.wording import Clue, Piece, Wording, spellings
+from datastorage.storage.wording import Clue, Piece, Wording, may_go_on, spellings
 
 MAX_QUESTION_CHARACTERS: Final = 16_384
 _MAX_WORDS: Final = 64
@@ -57,12 +57,15 @@ def wording(question: str) -> Wording:
     phrases = _bounded(quoted, "phrases in quotation marks")
     if not words:
         raise NoWordsError("the question has no words to search for, or only words to leave out")
+    everything = _clipped(" ".join(texts))
+    in_any_order = Clue(everything, in_order=False)
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         phrases,
         _excluded(parts),
         _runs(parts),
-        _clues(texts, phrases),
+        _clues(texts, phrases, [Clue(everything), in_any_order]),
+        in_any_order if _has_each_word(everything, texts) else None,
     )
 
 
@@ -121,10 +124,19 @@ def _as_phrase(part: re.Match[str]) -> str:
     return _clipped(_text_of(part))
 
 
-def _clues(texts: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
+def _has_each_word(everything: str, texts: Sequence[str]) -> bool:
+    """Return whether a record matches the clue of all words if it has each of them.
+
+    Each word may be the beginning of a longer one, but only the last word of a clue.
+    """
+    whole = plain(" ".join(texts)).strip()
+    *words, last = with_pairs(whole).split()
+    return everything == whole and not any(map(may_go_on, words)) and may_go_on(last) == may_go_on(everything)
+
+
+def _clues(texts: Sequence[str], phrases: Sequence[str], of_everything: Sequence[Clue]) -> list[Clue]:
     """Return what may single records out: quoted phrases, the whole question, and its longest identifiers."""
-    everything = _clipped(" ".join(texts))
-    clues = [*map(Clue, phrases), Clue(everything), Clue(everything, in_order=False)]
+    clues = [*map(Clue, phrases), *of_everything]
     for identifier, min_words in sorted(set(identifiers(texts)), key=lambda found: (-len(found[0]), found)):
         if len(clues) >= _MAX_CLUES:
             break
@@ -135,7 +147,7 @@ def _clues(texts: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
 
 
 def _clipped(text: str) -> str:
-    """Return the first words of a text, all of them whole: half a word would be a different word."""
+    """Return the first words of a text, whole ones as far as there are any: half a word is another word."""
     return clip(plain(text).strip(), _MAX_PHRASE_CHARACTERS)
 
 

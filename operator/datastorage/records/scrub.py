@@ -50,7 +50,10 @@ _NO_UNIT: Final = r"(?! ?(?:bytes|[KMGT]i?B|ns|us|ms|s|seconds|requests|rows)\b)
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
-    """A pattern, and what to look for first: not to find that takes a hundredth of the pattern's time."""
+    """A pattern whose matches are removed, and what each match has.
+
+    Most texts lack that, and to find this out takes a hundredth of the time of trying the pattern.
+    """
 
     pattern: re.Pattern[str]
     needs: str = ""
@@ -112,6 +115,7 @@ def scrub(text: str) -> str:
     Numbers with a meaning stay: 256Mi, 95%, 500ms, exit code 137, HTTP 503, v1.2.3.
     """
     text = tidy(text)
+    # What is removed leaves no digit behind that was not there, nor a longer run of them.
     has_digit = _DIGIT.search(text) is not None
     for removal in chain(_REMOVALS, _HASHES if _LONG.search(text) is not None else ()):
         if removal.needs in text and (has_digit or not removal.needs_digit):

@@ -104,13 +104,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Clued:
-    """What the clues of a question say."""
+class ClueResult:
+    """What was found by the clues of a question."""
 
     records: tuple[Found, ...] = ()
     """The records that match a rare clue."""
     unmatched: tuple[Clue, ...] = ()
-    """The clues that no record was found to match."""
+    """The clues for which no record was found. None matches such a clue if it has no order; of one with an
+    order, not all texts are read."""
 
 
 async def find(
@@ -119,7 +120,7 @@ async def find(
     clues: Sequence[Clue],
     condition: str | None,
     limits: ClueLimits,
-) -> Clued:
+) -> ClueResult:
     """Look for the clues, among the records that meet the criteria and the condition.
 
     The condition is a tsquery, or None. If the search takes longer than the connection's time limit, the
@@ -127,7 +128,7 @@ async def find(
     ``reading`` translates them.
     """
     if not clues:
-        return Clued()
+        return ClueResult()
     arguments = (
         [as_searched(clue.words) for clue in clues], [clue.in_order for clue in clues],
         [clue.min_words for clue in clues], [clue.pattern for clue in clues], condition,
@@ -137,8 +138,8 @@ async def find(
         rows = await connection.fetch(CLUES, *arguments)
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
-        return Clued()
-    return Clued(
+        return ClueResult()
+    return ClueResult(
         tuple(_singled_out([row for row in rows if row["uid"] is not None], clues, limits.events)),
         tuple(clues[row["number"] - 1] for row in rows if row["uid"] is None),
     )

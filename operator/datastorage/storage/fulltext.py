@@ -12,7 +12,7 @@ from typing import Any, Final
 from datastorage.records.record import Table
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage import clues
-from datastorage.storage.clues import Clued, ClueLimits
+from datastorage.storage.clues import ClueLimits, ClueResult
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria
@@ -73,17 +73,17 @@ class FullText:
         ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
-        looking = asyncio.ensure_future(self._clued(criteria, wording))
+        looking = asyncio.create_task(self._by_clues(criteria, wording))
         answers = await asyncio.gather(
             self._ranked(criteria, wording, looking, limit=limit, per_text=per_text),
             looking,
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        rows, clued = value_or_raise(answers[0]), value_or_raise(answers[1])
+        rows, by_clues = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
         ranked = {match.place: match for match in map(_match, rows)}
-        for record in clued.records:
+        for record in by_clues.records:
             match = ranked.get(record.place, Match(record.place, record.text_hash))
             ranked[record.place] = replace(match, clue_weight=record.weight)
         best = best_of_each_text(ranked.values(), per_text)
@@ -95,7 +95,7 @@ class FullText:
         self,
         criteria: Criteria,
         wording: Wording,
-        looking: "asyncio.Future[Clued]",
+        looking: asyncio.Task[ClueResult],
         *,
         limit: int,
         per_text: int,
@@ -119,12 +119,11 @@ class FullText:
             criteria = replace(criteria, tables=criteria.tables & words.tables)
             ranking = Ranking(connection, words, self._limits, per_text, limit)
             conditions = word_conditions(words, ranking.room, phrases, excluded)
-            # Who holds a connection must not wait for the clues, which need another one.
             return await ranking.best(criteria, conditions, lambda: _nothing_has_all(wording, looking))
 
-    async def _clued(self, criteria: Criteria, wording: Wording) -> Clued:
+    async def _by_clues(self, criteria: Criteria, wording: Wording) -> ClueResult:
         if not wording.clues:
-            return Clued()
+            return ClueResult()
         required = None
         if wording.phrases or wording.excluded:
             async with reading(self._database) as connection:
@@ -173,11 +172,14 @@ def _match(row: Any) -> Match:
     return Match(place_of(row), row["text_hash"], row["share"], information=row["information"])
 
 
-def _nothing_has_all(wording: Wording, looking: "asyncio.Future[Clued]") -> bool:
-    """Return whether it is known already that no record has all words of the question."""
-    if len(wording.words) > MAX_FORMS or not looking.done() or looking.cancelled() or looking.exception():
+def _nothing_has_all(wording: Wording, looking: asyncio.Task[ClueResult]) -> bool:
+    """Return whether it is known already that no record has all words of the question that count."""
+    if len(wording.words) > MAX_FORMS:  # the others do not count
         return False
-    return any(not clue.in_order for clue in looking.result().unmatched)
+    # Nobody waits for the clues: who holds a connection must not wait for a task that needs another one.
+    if not looking.done() or looking.cancelled() or looking.exception():
+        return False
+    return wording.of_all_words in looking.result().unmatched
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:

@@ -136,17 +136,19 @@ _SAMPLE: Final = 200
 # The texts of a namespace are those of this many of its newest records of each kind. Reading 2,000 takes
 # three times as long, 18 ms in an archive of a million.
 _SAMPLED_RECORDS: Final = 500
-# The table of the model's vectors has its number in its name, and a part has its vectors' number of rows.
+# The name of the table with the vectors has the number of their model. The size of each part is known, except
+# of the open one, which has no index.
 _FIND_TABLE: Final = """
-    SELECT id, (SELECT max(row_count) FROM datastorage.embedding_parts WHERE model_id = id) AS largest
-    FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
+    SELECT m.id,
+        (SELECT max(p.row_count) FROM datastorage.embedding_parts AS p WHERE p.model_id = m.id) AS largest
+    FROM datastorage.embedding_models AS m WHERE m.provider = $1 AND m.name = $2 AND m.dimensions = $3
 """
 # The size of an index's list of candidates, to which the time of a walk is proportional. Of the nearest ten
 # among a million vectors, 100 candidates find 95 % if these are in parts of 120,000, but 92 % if they are in
 # one (docs/decisions).
 _CANDIDATES: Final = 100
 _CANDIDATES_OF_LARGE: Final = 200
-_LARGE_PART: Final = 200_000
+_LARGE_PART: Final = 120_000
 BY_KEYS: Final = "enable_seqscan = off"
 """For looking up many vectors at once. PostgreSQL expects ten, so it would read all rows of a small table and
 compare each with thousands of hashes; and with one plan, it would go on so when the table has grown."""
@@ -183,8 +185,8 @@ class WalkLimits:
     """If a walk has found too few records, those that meet the criteria are all far from the question. Then
     the distances of this many of the newest are computed."""
     texts: tuple[int, ...] = (200, 2_000, 20_000)
-    """The number of texts whose records are looked up, for each attempt at a walk. The first attempt needs
-    one scan of each index, and is enough for most questions."""
+    """The number of texts whose records are looked up, for each attempt at a walk. The first attempt is
+    enough for most questions, which need the nearest fifty to a hundred; so it scans each index once."""
 
 
 # What two sentence models have on average, for an archive with fewer texts than are enough to say.

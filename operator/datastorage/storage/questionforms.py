@@ -91,7 +91,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Arrivals:
     """How fast records come into a table, as far as its newest ones tell."""
 
     newest: datetime
@@ -111,17 +111,17 @@ class QuestionWords:
     """The share of the newest records that contain all of the words."""
     tables: frozenset[Table]
     """The tables that have any of these records."""
-    paces: Mapping[Table, Pace]
-    """Those of the tables with so many records that only the newest ones were looked at."""
+    arrivals: Mapping[Table, Arrivals]
+    """Those of each table that has so many of these records that only the newest ones were looked at."""
     oldest: datetime
-    """No record is older."""
+    """None of these records is older."""
 
     def since(self, table: Table, records: float) -> datetime | None:
         """Return the time since which a table has about this many records; None if it may have fewer."""
-        pace = self.paces.get(table)
-        if pace is None or records * pace.apart > pace.newest - self.oldest:
+        known = self.arrivals.get(table)
+        if known is None or records * known.apart > known.newest - self.oldest:
             return None
-        return pace.newest - records * pace.apart
+        return known.newest - records * known.apart
 
 
 class QuestionForms:
@@ -149,11 +149,12 @@ class QuestionForms:
         if not rows:
             return None
         first = rows[0]
-        paces = zip(*(first[each] or () for each in ("large_tables", "newest", "apart")), strict=True)
+        arrivals = zip(*(first[each] or () for each in ("large_tables", "newest", "apart")), strict=True)
         return QuestionWords(
             list(map(_form, rows)), first["total"],
             first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["tables"])),
-            {Table(table): Pace(newest, apart) for table, newest, apart in paces}, first["oldest"],
+            {Table(table): Arrivals(newest, apart) for table, newest, apart in arrivals},
+            max(first["oldest"], criteria.since or first["oldest"]),
         )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:

@@ -31,7 +31,12 @@ def as_searched(words: str) -> str:
     They are in pairs where their script is searched so, and have an asterisk at the end if the last word may
     be the beginning of a longer one.
     """
-    return with_pairs(words).strip() + ("*" if _BEGINNING.search(words) else "")
+    return with_pairs(words).strip() + ("*" if may_go_on(words) else "")
+
+
+def may_go_on(words: str) -> bool:
+    """Return whether the last of the words may be the beginning of a longer one."""
+    return _BEGINNING.search(words) is not None
 
 
 def tsquery(function: str, text: str) -> str:
@@ -57,7 +62,7 @@ class Clue:
     words: str
     """Words of letters and digits, separated by spaces."""
     in_order: bool = True
-    """Whether the words must be adjacent, in this order. Only the clue of all words also comes without it."""
+    """Whether the words must be adjacent, in this order."""
     min_words: int = 1
     """A clue with fewer words is ignored. Words that are in every text, such as "the", do not count."""
 
@@ -67,7 +72,7 @@ class Clue:
         words = f"{_BETWEEN}+".join(self.words.split())
         # In a script without spaces, words stand within longer runs.
         before = "" if is_in_pairs(self.words[:1]) else f"(?:^|{_BETWEEN})"
-        is_open = is_in_pairs(self.words[-1:]) or _BEGINNING.search(self.words)
+        is_open = is_in_pairs(self.words[-1:]) or may_go_on(self.words)
         return f"{before}{words}{'' if is_open else '(?:$|[^[:alnum:]])'}"
 
 
@@ -84,3 +89,5 @@ class Wording:
     """The parts of the question that may have synonyms: in each run, they are adjacent."""
     clues: Sequence[Clue] = ()
     """Clues that may single out a few records, which then come first."""
+    of_all_words: Clue | None = None
+    """The one of the clues that every record with all words matches; None if there is no such clue."""
