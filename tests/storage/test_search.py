@@ -118,9 +118,20 @@ async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
     assert result.hits[0].similarity == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("largest", "candidates"), [(0, "100"), (120_000, "100"), (120_001, "200")])
-async def test_a_walk_of_a_large_index_has_more_candidates(
-    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, largest: int, candidates: str
+@pytest.mark.parametrize(
+    ("indexes", "largest", "candidates"),
+    [
+        (0, 0, 200),
+        (1, 120_000, 200),
+        (5, 20_000, 200),
+        (8, 120_000, 125),
+        (10, 120_000, 100),
+        (30, 120_000, 100),
+        (30, 120_001, 200),
+    ],
+)
+async def test_many_indexes_have_fewer_candidates_each_unless_one_is_large(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, indexes: int, largest: int, candidates: int
 ) -> None:
     await either.put(said("scale", "disk full", name="disk"))
     settings: list[str] = []
@@ -132,9 +143,12 @@ async def test_a_walk_of_a_large_index_has_more_candidates(
         return await fetch(self, sql, *arguments, **options)
 
     monkeypatch.setattr(Session, "fetch", spied)
-    monkeypatch.setattr(nearest, "_FIND_TABLE", nearest._FIND_TABLE.replace("max(p.row_count)", f"{largest}"))
+    found = f"SELECT id, {indexes} AS indexes, {largest} AS largest FROM datastorage.embedding_models"
+    monkeypatch.setattr(
+        nearest, "_FIND_TABLE", f"{found} WHERE provider = $1 AND name = $2 AND dimensions = $3"
+    )
     assert names(await either.ask.search("disk", mode=SearchMode.VECTOR)) == ["disk"]
-    assert set(settings) == {candidates}
+    assert set(settings) == {str(candidates)}
 
 
 async def _crowded(either: SearchableArchive) -> None:

@@ -36,7 +36,7 @@ from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 _MODEL = EmbeddingModel("test", "small", 3)
-_WALKING = nearest.walking(120_000)
+_WALKING = nearest.walking(1, 120_000)
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.
 _FILL = """
     INSERT INTO datastorage.{table} (
@@ -390,10 +390,12 @@ async def test_the_exact_search_has_the_setting_for_looking_up_by_keys(
     assert settings == [nearest.BY_KEYS]
 
 
-async def test_the_size_of_the_largest_part_is_known(database: Database) -> None:
+async def test_the_indexes_of_the_vectors_are_known(database: Database) -> None:
+    """The open part has none."""
     found = Nearest(database, database, model=_MODEL, same_server=True)
     async with reading(database) as connection:
-        assert (await found._table(connection)).largest == 3_500
+        table = await found._table(connection)
+    assert (table.number, table.indexes, table.largest) == (1, 1, 3_500)
 
 
 _RANKINGS = pytest.mark.parametrize(

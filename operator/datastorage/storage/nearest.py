@@ -136,27 +136,30 @@ _SAMPLE: Final = 200
 # The texts of a namespace are those of this many of its newest records of each kind. Reading 2,000 takes
 # three times as long, 18 ms in an archive of a million.
 _SAMPLED_RECORDS: Final = 500
-# The name of the table with the vectors has the number of their model. The size of each part is known, except
-# of the open one, which has no index.
+# The name of the table with the vectors has the number of their model.
 _FIND_TABLE: Final = """
-    SELECT m.id,
-        (SELECT max(p.row_count) FROM datastorage.embedding_parts AS p WHERE p.model_id = m.id) AS largest
-    FROM datastorage.embedding_models AS m WHERE m.provider = $1 AND m.name = $2 AND m.dimensions = $3
+    SELECT m.id, count(p.part) AS indexes, coalesce(max(p.row_count), 0) AS largest
+    FROM datastorage.embedding_models AS m
+        LEFT JOIN datastorage.embedding_parts AS p ON p.model_id = m.id AND p.state = 'indexed'
+    WHERE m.provider = $1 AND m.name = $2 AND m.dimensions = $3 GROUP BY m.id
 """
-# The size of an index's list of candidates, to which the time of a walk is proportional. Of the nearest ten
-# among a million vectors, 100 candidates find 95 % if these are in parts of 120,000, but 92 % if they are in
-# one (docs/decisions).
-_CANDIDATES: Final = 100
-_CANDIDATES_OF_LARGE: Final = 200
-_LARGE_PART: Final = 120_000
+# The candidates that an index keeps while it is walked, to whose number the time is proportional: a thousand
+# in all indexes together, within the bounds for each. Of the nearest ten among a million vectors, 100 in each
+# of ten indexes find 95 %. In a single index of 120,000 they find 93 %, and 200 find 97 % (docs/decisions).
+_CANDIDATES: Final = 1_000
+_FEWEST_CANDIDATES: Final = 100
+_MOST_CANDIDATES: Final = 200
+# Nobody has measured fewer candidates in larger indexes.
+_LARGE_INDEX: Final = 120_000
 BY_KEYS: Final = "enable_seqscan = off"
 """For looking up many vectors at once. PostgreSQL expects ten, so it would read all rows of a small table and
 compare each with thousands of hashes; and with one plan, it would go on so when the table has grown."""
 
 
-def walking(largest: int) -> tuple[str, ...]:
-    """Return the settings for walking vectors whose largest part has so many."""
-    candidates = _CANDIDATES if largest <= _LARGE_PART else _CANDIDATES_OF_LARGE
+def walking(indexes: int, largest: int) -> tuple[str, ...]:
+    """Return the settings for walking so many indexes, the largest of which has ``largest`` vectors."""
+    fewest = _FEWEST_CANDIDATES if largest <= _LARGE_INDEX else _MOST_CANDIDATES
+    candidates = max(fewest, min(_CANDIDATES // max(indexes, 1), _MOST_CANDIDATES))
     return (
         f"hnsw.ef_search = {candidates}",
         "hnsw.iterative_scan = relaxed_order",  # good enough, since the answer is sorted
@@ -169,8 +172,15 @@ class _VectorTable:
     """The table that has the vectors of a model."""
 
     number: int
+    indexes: int
+    """The number of its parts that have an index."""
     largest: int
-    """The number of vectors in its largest part."""
+    """The number of vectors in the largest of these."""
+
+    @property
+    def walking(self) -> tuple[str, ...]:
+        """The settings for walking it."""
+        return walking(self.indexes, self.largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +301,7 @@ class Nearest:
                 "dimensions yet: set the operator's DATASTORAGE_EMBEDDING_ settings, or make them with "
                 "'datastorage reembed'"
             )
-        return _VectorTable(row["id"], row["largest"] or 0)
+        return _VectorTable(row["id"], row["indexes"], row["largest"])
 
     async def _search_together(
         self, criteria: Criteria, vector: Any, limit: int, per_text: int
@@ -302,7 +312,7 @@ class Nearest:
             are_few = await self._leaves_few(connection, criteria)
             if not are_few:
                 # Whatever the conditions, a walk looks records up by their texts.
-                await set_further(connection, *walking(table.largest), plan=ONE_PLAN)
+                await set_further(connection, *table.walking, plan=ONE_PLAN)
                 for texts in self._limits.texts:
                     # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
                     # the same moment, it has two vectors, and its records are found twice.
@@ -331,7 +341,7 @@ class Nearest:
             table, pgvector_schema = await self._table(vectors), vectors.vector_schema
             async with reading(self._archive, plan=plan_for(criteria)) as archive:
                 if not await self._leaves_few(archive, criteria):
-                    await set_further(vectors, *walking(table.largest))
+                    await set_further(vectors, *table.walking)
                     for texts in self._limits.texts:
                         sql = _NEAREST.format(id=table.number, pgvector=pgvector_schema)
                         near = await vectors.fetch(sql, vector, texts)
