@@ -127,7 +127,8 @@ async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
         (8, 120_000, 125),
         (10, 120_000, 100),
         (30, 120_000, 100),
-        (30, 120_001, 200),
+        (10, 155_000, 100),
+        (30, 200_001, 200),
     ],
 )
 async def test_many_indexes_have_fewer_candidates_each_unless_one_is_large(

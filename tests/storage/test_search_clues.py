@@ -379,6 +379,14 @@ async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableA
         assert await connection.fetchval(_NAME, place.key.uid) == "in order"
 
 
+async def test_a_beginning_is_a_clue_though_the_question_has_no_other_word(own: SearchableArchive) -> None:
+    """The whole question and the beginning are equal to PostgreSQL, but not the records that they find."""
+    await own.put(_message("Pulled abc123def", name="longer"), *(_message(f"Pulled {n}") for n in range(5)))
+    result = await own.ask.search("what was abc123 about", mode=SearchMode.TEXT)
+    assert names(result) == ["longer"]
+    assert result.hits[0].score >= 1
+
+
 async def test_a_long_quotation_is_found(own: SearchableArchive) -> None:
     said = " ".join(f"step{n:06}" for n in range(80))
     assert said[499].isalnum()  # the limit is within a word

@@ -66,6 +66,8 @@ def test_phrases_select_alone_and_what_is_excluded_is_in_no_record() -> None:
     assert found == WordConditions("('a' <-> 'b') & !('c')", 1.0, all_words_share=0.004)
     beside = word_conditions(_words(Form("'a'", 0.1, 2), _RARE), 0.02, ["'a' <-> 'b'"], ["'c'"])
     assert beside == replace(found, all_words="('a' <-> 'b') & ('oom') & !('c')")
+    part = word_conditions(_words(Form("'a'", 0.1, 2)), 0.02, ["'1e9' <-> 'a':*"], ())
+    assert part.all_words == "('1e9' <-> 'a':*) & ('a')", "the phrase has longer words, too"
     of_words = word_conditions(_words(_COMMON, _RARE), 0.02, (), ["'c'"])
     assert of_words.words.endswith(" & !('c')")
     assert of_words.all_words is not None

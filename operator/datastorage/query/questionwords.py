@@ -57,7 +57,8 @@ def wording(question: str) -> Wording:
     phrases = _bounded(quoted, "phrases in quotation marks")
     if not words:
         raise NoWordsError("the question has no words to search for, or only words to leave out")
-    everything = _clipped(" ".join(texts))
+    whole = plain(" ".join(texts)).strip()
+    everything = _clipped(whole)
     in_any_order = Clue(everything, in_order=False)
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
@@ -65,7 +66,7 @@ def wording(question: str) -> Wording:
         _excluded(parts),
         _runs(parts),
         _clues(texts, phrases, [Clue(everything), in_any_order]),
-        in_any_order if _has_each_word(everything, texts) else None,
+        in_any_order if everything == whole and _is_of_each_word(whole) else None,
     )
 
 
@@ -124,14 +125,13 @@ def _as_phrase(part: re.Match[str]) -> str:
     return _clipped(_text_of(part))
 
 
-def _has_each_word(everything: str, texts: Sequence[str]) -> bool:
+def _is_of_each_word(whole: str) -> bool:
     """Return whether a record matches the clue of all words if it has each of them.
 
     Each word may be the beginning of a longer one, but only the last word of a clue.
     """
-    whole = plain(" ".join(texts)).strip()
     *words, last = with_pairs(whole).split()
-    return everything == whole and not any(map(may_go_on, words)) and may_go_on(last) == may_go_on(everything)
+    return not any(map(may_go_on, words)) and may_go_on(last) == may_go_on(whole)
 
 
 def _clues(texts: Sequence[str], phrases: Sequence[str], of_everything: Sequence[Clue]) -> list[Clue]:

@@ -20,10 +20,11 @@ from datastorage.storage.wording import Clue, as_searched, tsquery
 _log = logging.getLogger(__name__)
 
 # Finds the rows that match each clue ($1 to $4). The index finds the rows that contain its words in any
-# order, once for clues that differ in nothing but the order required; the positions of the words then show
-# whether the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383.
-# If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
-# with $7 rows or more is ignored; for one with none, the number is returned alone.
+# order, once for clues that differ in nothing but the order required. (Their texts are compared, because
+# PostgreSQL takes a word for equal to its beginning, 'abc':*.) The positions of the words then show whether
+# the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383. If
+# positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue with
+# $7 rows or more is ignored; for one with none, the number is returned alone.
 #
 # To look at each word of a row takes long, so it is done only where three conditions, each cheaper than the
 # next, leave it possible that positions are missing. A position takes two bytes, and a word at least ten with
@@ -40,7 +41,7 @@ CLUES: Final = with_conditions(rf"""
                 {tsquery("phraseto_tsquery", "clue")} AS phrase,
                 tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes) AS queries
         WHERE numnode(phrase) >= 2 * min_words - 1)
-    SELECT found.* FROM (SELECT DISTINCT words FROM clues) AS lookups CROSS JOIN LATERAL (
+    SELECT found.* FROM (SELECT DISTINCT ON (words::text) words FROM clues) AS lookups CROSS JOIN LATERAL (
         WITH with_words AS MATERIALIZED (
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
                 r.text_hash, r.search, r.content
@@ -70,7 +71,7 @@ CLUES: Final = with_conditions(rf"""
                     ) AS unsure
                 WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* clues.pattern END
                 LIMIT $7) AS first_rows) AS matching ON true
-        WHERE clues.words = lookups.words AND coalesce(matching.rows, 0) < $7) AS found
+        WHERE clues.words::text = lookups.words::text AND coalesce(matching.rows, 0) < $7) AS found
 """)  # noqa: S608  # expressions of our own
 
 

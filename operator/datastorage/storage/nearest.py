@@ -143,14 +143,15 @@ _FIND_TABLE: Final = """
         LEFT JOIN datastorage.embedding_parts AS p ON p.model_id = m.id AND p.state = 'indexed'
     WHERE m.provider = $1 AND m.name = $2 AND m.dimensions = $3 GROUP BY m.id
 """
-# The candidates that an index keeps while it is walked, to whose number the time is proportional: a thousand
-# in all indexes together, within the bounds for each. Of the nearest ten among a million vectors, 100 in each
-# of ten indexes find 95 %. In a single index of 120,000 they find 93 %, and 200 find 97 % (docs/decisions).
+# The candidates that an index keeps while it is walked: a thousand in all indexes together, within the bounds
+# for each. The more there are, the longer a walk takes. Of the nearest ten among a million vectors, 100 in
+# each of ten indexes find 95 %. In a single index of 120,000 they find 93 %, and 200 find 97 % (decision 9).
 _CANDIDATES: Final = 1_000
 _FEWEST_CANDIDATES: Final = 100
 _MOST_CANDIDATES: Final = 200
-# Nobody has measured fewer candidates in larger indexes.
-_LARGE_INDEX: Final = 120_000
+# Six sealed parts are merged into one. Each has 20,000 vectors and those that came until it was sealed, so
+# that merged ones have some more than 120,000. Fewer candidates in larger ones were not measured.
+_LARGE_INDEX: Final = 200_000
 BY_KEYS: Final = "enable_seqscan = off"
 """For looking up many vectors at once. PostgreSQL expects ten, so it would read all rows of a small table and
 compare each with thousands of hashes; and with one plan, it would go on so when the table has grown."""

@@ -48,7 +48,7 @@ def word_conditions(
     own = {form.text: form.share for form in words.forms}
     if phrases:
         # The words of a question include those of its phrases.
-        beside = [form for form in own if not any(form in phrase for phrase in phrases)]
+        beside = [form for form in own if not any(f"{form} " in f"{phrase} " for phrase in phrases)]
         return WordConditions(
             joined(" & ", phrases) + without,
             1.0,
