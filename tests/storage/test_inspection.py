@@ -44,7 +44,7 @@ _INDEXES = """
     CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
     WHERE c.relnamespace = 'datastorage'::regnamespace AND NOT c.relispartition AND NOT i.indisprimary
-        AND NOT i.indisunique
+        AND NOT i.indisunique AND k.place <= i.indnkeyatts
     GROUP BY i.indexrelid, c.relname
 """
 

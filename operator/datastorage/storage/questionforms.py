@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from datastorage.records.record import Table
@@ -65,6 +65,8 @@ MAX_FORMS: Final = 32
 """Further words add little to a question; the limit bounds the work."""
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
+# For an archive without records, and criteria without a time.
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 # What a synonym counts of what the word itself would count. Measured with the first part of
 # benchmarks/search: 0.6 is worse by 0.005, and anything from 0.8 to 1 is equally good.
 _SYNONYM: Final = 0.9
@@ -154,7 +156,7 @@ class QuestionForms:
             list(map(_form, rows)), first["total"],
             first["all_words_rows"] / max(first["sampled"], 1), frozenset(map(Table, first["tables"])),
             {Table(table): Arrivals(newest, apart) for table, newest, apart in arrivals},
-            max(first["oldest"], criteria.since or first["oldest"]),
+            max(first["oldest"] or _EARLIEST, criteria.since or _EARLIEST),
         )  # fmt: skip
 
     async def _synonyms(self, connection: Session, wording: Wording) -> list[tuple[int, str]]:
