@@ -58,7 +58,7 @@ def wording(question: str) -> Wording:
     if not words:
         raise NoWordsError("the question has no words to search for, or only words to leave out")
     whole = plain(" ".join(texts)).strip()
-    everything = _clipped(whole)
+    everything = clip(whole, _MAX_PHRASE_CHARACTERS)
     in_any_order = Clue(everything, in_order=False)
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
