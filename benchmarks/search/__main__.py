@@ -17,7 +17,6 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -64,7 +63,6 @@ T = TypeVar("T")
 _AT: Final = 10
 _BATCH: Final = 100
 _KINDS: Final = {kind.kind: kind for kind in (AUDIT_RECORD, ACTION_TRACE)}
-_FIRST_CREATED: Final = datetime(2026, 3, 1, tzinfo=UTC)
 _WAYS: Final = (*((mode, False) for mode in SearchMode), (SearchMode.HYBRID, True))
 """Each mode, and whether the answer is a plain list."""
 _SCALES: Final = [
@@ -197,7 +195,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
         raise BenchmarkError("the store keeps no vectors")
     await vectors.embedder.probe()
     writer = build_writer(store, on_pending=lambda: None)
-    archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
+    archived = [record_of(_KINDS[each.kind], _body(each)) for each in records]
     # The vectors are made beforehand: those of a slow model would be pending at first.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
@@ -218,11 +216,13 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     return {record.key.uid: each.id for record, each in zip(archived, records, strict=True)}
 
 
-def _body(record: LabelledRecord, number: int) -> dict[str, Any]:
-    created = _FIRST_CREATED + timedelta(minutes=number)
+def _body(record: LabelledRecord) -> dict[str, Any]:
+    # Equally good records stand in the order of their times: here, of what they tell.
+    execution = record.spec.get("execution", {})
+    created = record.spec.get("startTime") or execution["startTime"]
     return served(
         _KINDS[record.kind], record.spec,
-        name=record.name, namespace=record.namespace, creationTimestamp=created.isoformat(),
+        name=record.name, namespace=record.namespace, creationTimestamp=created,
     )  # fmt: skip
 
 
