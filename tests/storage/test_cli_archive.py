@@ -98,7 +98,7 @@ def test_search_as_json(run: Command, mode: str) -> None:
     code, printed, noted = run("search", "out of memory", "--mode", mode, "--limit", "1", "-o", "json")
     assert (code, noted) == (0, "")
     answer = json.loads(printed)
-    assert set(answer) == {"mode", "degraded", "results"}
+    assert set(answer) == {"mode", "degraded", "leftOut", "results"}
     assert (answer["mode"], answer["degraded"]) == (mode, None)
     [hit] = answer["results"]
     assert set(hit) == {

@@ -795,7 +795,8 @@ async def test_the_newest_records_of_each_table_are_looked_for_in_its_own_time(
     monkeypatch.setattr(Session, "fetch", spied)
     full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=50))
     found = await full_text.find(Criteria(), Wording(["pod"]), limit=50, per_text=3)
-    assert found
+    assert found is not None
+    assert found.matches
     [(of_records, of_traces)] = times
     assert timedelta(minutes=50) < newest - of_records < timedelta(minutes=150)
     assert timedelta(hours=50) < newest - of_traces < timedelta(hours=150)
@@ -827,7 +828,7 @@ async def test_a_word_that_postgresql_splits_counts_by_the_frequency_of_its_part
     full_text = FullText(archive.store.database)
     found = await full_text.find(Criteria(), Wording(["1e9abc"]), limit=10, per_text=3)
     assert found is not None
-    near, far = (match.share for match in found)
+    near, far = (match.share for match in found.matches)
     assert near == far > 0
 
 
@@ -837,7 +838,7 @@ async def test_a_record_that_a_clue_singles_out_keeps_what_its_words_say(archive
         Criteria(), wording("10.4.7.19 refused"), limit=10, per_text=3
     )
     assert found is not None
-    [match] = found
+    [match] = found.matches
     assert match.clue_weight >= 1
     assert match.information == 1
     assert match.share > 0

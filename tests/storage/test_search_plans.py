@@ -399,7 +399,9 @@ async def test_the_indexes_of_the_vectors_are_known(database: Database) -> None:
 
 
 _RANKINGS = pytest.mark.parametrize(
-    ("sql", "newest"), [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5, None, None))], ids=["all", "newest"]
+    ("sql", "newest"),
+    [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5, None, None, 10, 20_000))],
+    ids=["all", "newest"],
 )
 
 
@@ -487,7 +489,8 @@ async def test_common_words_are_looked_for_among_the_newest_records_first(
     times.clear()
     until = datetime(2026, 3, 1, 8, 21, tzinfo=UTC)
     found = await words.find(Criteria(until=until), Wording(["padding"]), limit=1_200, per_text=3)
-    assert len(found or ()) == 1_200
+    assert found is not None
+    assert len(found.matches) == 1_200
     assert len(times) == 3
     assert set(times[-1].values()) == {None}
 

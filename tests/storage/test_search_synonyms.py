@@ -68,7 +68,7 @@ class _Records:
         full_text = FullText(self.archive.store.database, synonyms=groups, limits=limits)
         asked = replace(wording(question), clues=())
         found = await full_text.find(Criteria(), asked, limit=limit, per_text=3)
-        return {self.messages[match.place.key.uid]: match for match in found or []}
+        return {self.messages[match.place.key.uid]: match for match in found.matches} if found else {}
 
 
 @pytest_asyncio.fixture

@@ -45,6 +45,7 @@ ANSWERS = {
             ],
             "mode": "hybrid",
             "degraded": None,
+            "leftOut": 0,
         },
     ),
     "history": (records.target_history_in, {"items": [ENTRY], "nextPageToken": None}),
@@ -135,7 +136,9 @@ def use_record(record: Any) -> None:
 def test_servers_of_other_versions_are_understood(given: dict[str, Any], expected: tuple[Any, ...]) -> None:
     hit = {**RECORD, "score": 0.5, "similarity": None, "more": 0, **given}
     answer = {"items": [hit], "mode": "hybrid", "degraded": None}
-    [found] = records.search_result_in(answer).hits
+    result = records.search_result_in(answer)
+    [found] = result.hits
+    assert result.left_out == 0
     assert (found.found_by, found.correlation_id, found.more_of_incident) == expected
 
 

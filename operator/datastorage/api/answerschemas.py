@@ -257,6 +257,10 @@ class SearchResult(Answer):
     degraded: str | None = Field(
         description="Why another mode was used than the one that was asked for. null if the same was used."
     )
+    left_out: int = Field(
+        description="Further hits that the answer has no room for, because the records are very large. A "
+        "smaller `limit` does not show them; conditions that leave out others do."
+    )
     items: list[Hit]
 
 

@@ -114,8 +114,8 @@ _SEARCH: Final = (
     "an identifier of the question, or all of its quoted words, come first. Of an ActionTrace, only the "
     "newest generation is found. Records of one incident, which have the same `correlationID`, lift each "
     "other and come together, three at most; `flat` gives a plain list. If there are no vectors, a hybrid "
-    "search goes by words alone, and `degraded` says why. Words find the synonyms of the server's "
-    "thesaurus, too."
+    "search goes by words alone (`mode`: text), and if words can't be searched, by meaning alone; "
+    "`degraded` says why. Words find the synonyms of the server's thesaurus, too."
 )
 _LISTS: Final = "Needs the right to list `records.archive.datastorage.kubernaut.io`."
 _GETS: Final = "Needs the right to get `records.archive.datastorage.kubernaut.io`."

@@ -233,7 +233,9 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
         admission.note(request.url.path, len(result.hits))
         hits = (hit.as_bytes() for hit in result.hits)
         return await desk.answers.listed(
-            admission.caller.username, hits, {"mode": result.mode, "degraded": result.degraded}
+            admission.caller.username,
+            hits,
+            {"mode": result.mode, "degraded": result.degraded, "leftOut": result.left_out},
         )
 
 

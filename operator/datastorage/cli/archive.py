@@ -100,8 +100,14 @@ def search(
 
     result, absent = ask_about(server, filters, ask, search=mode or SearchMode.HYBRID)
     if result.degraded is not None:
-        note(f"note: searched by words only: {result.degraded}")
+        by = "meaning" if result.mode is SearchMode.VECTOR else "words"
+        note(f"note: searched by {by} only: {result.degraded}")
     print_search(result, output)
+    if result.left_out:
+        note(
+            f"note: {result.left_out} further records are too large to be shown with these: leave these out "
+            "with --since, --namespace or another condition"
+        )
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""

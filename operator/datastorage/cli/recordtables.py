@@ -27,7 +27,8 @@ def print_search(result: SearchResult, output: Format) -> None:
     """Print the hits of a search."""
     if output is Format.JSON:
         hits = [hit.as_json() for hit in result.hits]
-        print_document({"mode": result.mode.value, "degraded": result.degraded, "results": hits}, output)
+        about = {"mode": result.mode.value, "degraded": result.degraded, "leftOut": result.left_out}
+        print_document({**about, "results": hits}, output)
     elif result.hits:
         rows = (
             cells(

@@ -87,7 +87,13 @@ def search_result_in(answer: Any) -> SearchResult:
             )
             for each in found["items"]
         )
-        return SearchResult(SearchMode(found["mode"]), tuple(hits), value_in(found, "degraded", TEXT_OR_NULL))
+        return SearchResult(
+            SearchMode(found["mode"]),
+            tuple(hits),
+            value_in(found, "degraded", TEXT_OR_NULL),
+            # An older server does not count them.
+            value_in({"leftOut": 0, **found}, "leftOut", INTEGER),
+        )
 
     return _read(read, answer)
 

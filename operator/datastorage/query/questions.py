@@ -83,8 +83,8 @@ class ArchiveQueries:
 
         Only a few records with the same text, and of the same incident, are returned, with the number of
         further ones; those of an incident stand together. A ``flat`` answer is in the order of the scores
-        instead, whatever the incidents. A search by both meaning and words falls back to words alone if
-        there are no vectors, and says so (``degraded``).
+        instead, whatever the incidents. A search by both meaning and words goes by one of them
+        alone if the other can't be used, and says so (``degraded``).
         """
         with _measured(_SEARCHES[mode]):
             check_limit(limit)

@@ -1,12 +1,13 @@
 """Search: by meaning, by words, and by both at once."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from datastorage.errors import DataStorageError, InvalidQueryError, NoWordsError
+from datastorage.errors import DataStorageError, InvalidQueryError, NoWordsError, TransientError
 from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import Fused, Scale, fuse
@@ -16,13 +17,15 @@ from datastorage.query.searchresult import FoundBy, SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.fulltext import FullText
+from datastorage.storage.fulltext import FullText, Worded
 from datastorage.storage.hits import HitReader
 from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
 from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # as in storage/matches.py
     from datastorage.records.vector import Vector
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -66,7 +69,7 @@ class _Found:
     """The best first, a few of each text."""
     incidents: Mapping[Place, str]
     is_all: bool
-    """Whether there is nothing further down."""
+    """Whether looking further down would find no others."""
     degraded: str | None = None
 
 
@@ -80,7 +83,9 @@ class _Question:
     async def read(self, reading: Callable[[str], T]) -> T:
         """Return what ``reading`` makes of the text; of a long one, in a thread of its own.
 
-        One of the greatest length can take a quarter of a second. Raises the errors of ``reading``.
+        One of the greatest length can take a quarter of a second. The event loop has its turn meanwhile, but
+        not during a search for one regular expression: each has to be linear. Raises the errors of
+        ``reading``.
         """
         if reading not in self._readings:
             is_short = len(self._text) <= _SHORT
@@ -128,30 +133,39 @@ class Searcher:
         asked = _Question(question.encode("utf-8", "replace").decode("utf-8"))
         # A question about one incident is not for others.
         flat = flat or criteria.equal.get("correlation_id") is not None
-        for depth in _depths(limit):
-            found = await self._found(asked, criteria, mode, depth)
-            page = found.hits[:limit] if flat else page_of(found.hits, found.incidents, limit)
-            # Where the embedder is away, nobody waits for it again.
-            if len(page) == limit or found.is_all or found.degraded is not None:
+        found = await self._found(asked, criteria, mode, next(depths := _depths(limit)))
+        page = _page(found, limit, flat=flat)
+        for depth in depths:
+            if len(page) == limit or found.is_all:
                 break
+            try:
+                # What is away is not waited for again.
+                further = await self._found(asked, criteria, found.mode, depth)
+            except TransientError as error:
+                _log.info("A search could not look further down, so it shows what it has: %s", error)
+                break
+            found = replace(further, degraded=found.degraded or further.degraded)
+            page = _page(found, limit, flat=flat)
         return await self._result(found, page, criteria)
 
     async def _found(self, question: _Question, criteria: Criteria, mode: SearchMode, depth: int) -> _Found:
         match mode:
             case SearchMode.TEXT:
-                return await self._by_words(await self._text_matches(question, criteria, depth), depth)
+                return await self._by_words(await self._text_matches(question, criteria, depth))
             case SearchMode.VECTOR:
-                near = await self._near(question, criteria, depth)
-                found = [Fused(match, match.similarity or 0, (FoundBy.MEANING,)) for match in near.matches]
-                incidents = await self._incidents(near.matches)
-                return _Found(mode, _best(found, incidents), incidents, near.is_all)
+                return await self._by_meaning(await self._near(question, criteria, depth))
             case SearchMode.HYBRID:
                 return await self._by_both(question, criteria, depth)
 
-    async def _by_words(self, matches: Sequence[Match], depth: int, degraded: str | None = None) -> _Found:
-        incidents = await self._incidents(matches)
-        hits = _best([Fused(match, match.share, (FoundBy.WORDS,)) for match in matches], incidents)
-        return _Found(SearchMode.TEXT, hits, incidents, len(matches) < depth, degraded)
+    async def _by_words(self, worded: Worded, degraded: str | None = None) -> _Found:
+        incidents = await self._incidents(worded.matches)
+        hits = _best([Fused(match, match.share, (FoundBy.WORDS,)) for match in worded.matches], incidents)
+        return _Found(SearchMode.TEXT, hits, incidents, worded.is_all, degraded)
+
+    async def _by_meaning(self, near: Near, degraded: str | None = None) -> _Found:
+        incidents = await self._incidents(near.matches)
+        found = [Fused(match, match.similarity or 0, (FoundBy.MEANING,)) for match in near.matches]
+        return _Found(SearchMode.VECTOR, _best(found, incidents), incidents, near.is_all, degraded)
 
     async def _by_both(self, question: _Question, criteria: Criteria, depth: int) -> _Found:
         near, worded = await asyncio.gather(
@@ -160,22 +174,23 @@ class Searcher:
             return_exceptions=True,
         )
         if isinstance(worded, NoWordsError) and not isinstance(near, DataStorageError):
-            worded = []  # the question still has a meaning
+            worded = Worded([], is_all=True)  # the question still has a meaning
+        if isinstance(worded, TransientError) and isinstance(near, Near):
+            return await self._by_meaning(near, str(worded))
         try:
-            return await self._fused(question, value_or_raise(near), value_or_raise(worded), criteria, depth)
+            return await self._fused(question, value_or_raise(near), value_or_raise(worded), criteria)
         except DataStorageError as error:
             # Words alone are enough; if they can't be searched either, that error is the answer.
-            return await self._by_words(value_or_raise(worded), depth, str(error))
+            return await self._by_words(value_or_raise(worded), str(error))
 
-    async def _fused(
-        self, question: _Question, near: Near, worded: Sequence[Match], criteria: Criteria, depth: int
-    ) -> _Found:
+    async def _fused(self, question: _Question, near: Near, found: Worded, criteria: Criteria) -> _Found:
         """Return the records that either search found, and others of the incidents that lead.
 
         Records that the clues of the question single out come first, even where many others are near in
         meaning.
         """
         assert self._meaning is not None, "it has made the vector"
+        worded = found.matches
         incidents = await self._incidents([*near.matches, *worded])
         correlated = await self._correlated(question, leading([near.matches, worded], incidents), criteria)
         incidents |= {match.place: incident for incident, of_it in correlated.items() for match in of_it}
@@ -186,7 +201,7 @@ class Searcher:
         fused = fuse(near.matches, worded, similarities, self._scale, correlated=more)
         await asyncio.sleep(0)  # of thousands of hits, each step takes some tens of milliseconds
         hits = _best(fused, incidents)
-        return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and len(worded) < depth)
+        return _Found(SearchMode.HYBRID, hits, incidents, near.is_all and found.is_all)
 
     async def _correlated(
         self, question: _Question, incidents: Sequence[str], criteria: Criteria
@@ -234,14 +249,14 @@ class Searcher:
         matches = [match for match in near.matches if match.place in without]
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
 
-    async def _text_matches(self, question: _Question, criteria: Criteria, limit: int) -> list[Match]:
+    async def _text_matches(self, question: _Question, criteria: Criteria, limit: int) -> Worded:
         words = await question.read(wording)
-        matches = await self._full_text.find(criteria, words, limit=limit, per_text=_PER_TEXT)
-        if matches is None:
+        worded = await self._full_text.find(criteria, words, limit=limit, per_text=_PER_TEXT)
+        if worded is None:
             raise NoWordsError(
                 "the question has only words that are in every text, such as 'the' and 'what': add others"
             )
-        return matches
+        return worded
 
     async def _result(self, found: _Found, page: Sequence[Fused], criteria: Criteria) -> SearchResult:
         if not page:
@@ -258,6 +273,8 @@ class Searcher:
         )
         rows = {row.place: row for row in loaded.rows}
         shown = [hit for hit in page if hit.match.place in rows]
+        # The others may have left the archive since; those after the last one are too large in sum.
+        left_out = next((n for n, hit in enumerate(reversed(page)) if hit.match.place in rows), 0)
         records = await archived_all(rows[hit.match.place] for hit in shown)
         # How many records of each text, and of each incident, are not in the answer.
         of_text = _left(loaded.of_texts, Counter(map(_text_of, shown)))
@@ -271,7 +288,11 @@ class Searcher:
             )
             for hit, record in zip(shown, records, strict=True)
         )  # fmt: skip
-        return SearchResult(found.mode, tuple(hits), found.degraded)
+        return SearchResult(found.mode, tuple(hits), found.degraded, left_out)
+
+
+def _page(found: _Found, limit: int, *, flat: bool) -> Sequence[Fused]:
+    return found.hits[:limit] if flat else page_of(found.hits, found.incidents, limit)
 
 
 def _depths(limit: int) -> Iterator[int]:

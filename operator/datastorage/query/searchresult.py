@@ -68,7 +68,10 @@ class SearchResult:
     """
 
     mode: SearchMode
-    """The mode that was used: text if hybrid was asked for but the vectors were not available."""
+    """The mode that was used: text if hybrid was asked for but the vectors were not available, and vector if
+    PostgreSQL could not search by words."""
     hits: tuple[SearchHit, ...]
     degraded: str | None = None
     """Why another mode than the requested one was used; None if the requested one was used."""
+    left_out: int = 0
+    """The number of further hits whose contents would have made the answer too large."""

@@ -5,11 +5,12 @@ records with more words of the question, and with rarer ones, come first. A syno
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from datastorage.records.record import Table
+from datastorage.errors import TransientError
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits, ClueResult
@@ -20,11 +21,13 @@ from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import MAX_FORMS, QuestionForms
-from datastorage.storage.ranking import Ranking, RankLimits
+from datastorage.storage.ranking import Ranked, Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, plan_for, reading, set_further
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wordconditions import word_conditions
 from datastorage.storage.wording import Wording, as_searched, joined, tsquery
+
+_log = logging.getLogger(__name__)
 
 _PHRASES: Final = f"""
     SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
@@ -38,6 +41,16 @@ _WITHOUT: Final = """
     JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
     WHERE (r.search @@ $6::text::tsquery) IS NOT TRUE
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """The records that match the words of a question best."""
+
+    matches: list[Match]
+    """In the order of their share."""
+    is_all: bool
+    """Whether a larger limit would find no others."""
 
 
 class FullText:
@@ -60,10 +73,8 @@ class FullText:
         self._limits = limits
         self._clue_limits = clue_limits
 
-    async def find(
-        self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
-    ) -> list[Match] | None:
-        """Return the records that match best, at most ``per_text`` of each text, in the order of their share.
+    async def find(self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int) -> Worded | None:
+        """Return the records that match best, at most ``per_text`` of each text.
 
         These are ``limit`` records by their share, and as many by their information; most are both.
 
@@ -79,17 +90,18 @@ class FullText:
             looking,
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        rows, by_clues = value_or_raise(answers[0]), value_or_raise(answers[1])
-        if rows is None:
+        of_words, by_clues = value_or_raise(answers[0]), _clues_or_none(answers[1])
+        if of_words is None:
             return None
-        ranked = {match.place: match for match in map(_match, rows)}
+        ranked = {match.place: match for match in map(_match, of_words.rows)}
         for record in by_clues.records:
             match = ranked.get(record.place, Match(record.place, record.text_hash))
             ranked[record.place] = replace(match, clue_weight=record.weight)
         best = best_of_each_text(ranked.values(), per_text)
         # A search by both counts the information, and a search by words the share.
         informed = {match.place for match in sorted(best, key=lambda match: -match.information)[:limit]}
-        return [match for n, match in enumerate(best) if n < limit or match.place in informed]
+        matches = [match for n, match in enumerate(best) if n < limit or match.place in informed]
+        return Worded(matches, is_all=of_words.is_all and len(matches) < limit)
 
     async def _ranked(
         self,
@@ -99,7 +111,7 @@ class FullText:
         *,
         limit: int,
         per_text: int,
-    ) -> Sequence[Any] | None:
+    ) -> Ranked | None:
         """Return the rows that rank highest; None if the question has no words to look up.
 
         ``looking`` for the clues goes on meanwhile.
@@ -139,7 +151,7 @@ class FullText:
             forms = await self._phrases(connection, excluded)
             if not forms:  # all are in every text, such as "the", and leave out nothing
                 return set(places)
-            for table in Table:
+            for table in {place.table for place in places}:
                 numbered = [(n, place.key) for n, place in enumerate(places) if place.table is table]
                 rows = await connection.fetch(
                     _WITHOUT.format(table=table.value),
@@ -166,6 +178,14 @@ class FullText:
             if phrases
             else []
         )
+
+
+def _clues_or_none(outcome: ClueResult | BaseException) -> ClueResult:
+    """Return what the clues have found: nothing where PostgreSQL did not serve, since there is a ranking."""
+    if isinstance(outcome, TransientError):
+        _log.info("The answer is the ranking alone, because clues could not be looked up: %s", outcome)
+        return ClueResult()
+    return value_or_raise(outcome)
 
 
 def _match(row: Any) -> Match:

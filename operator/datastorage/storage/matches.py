@@ -76,7 +76,7 @@ class Near:
     vector: "Vector"
     """That of the question."""
     is_all: bool
-    """Whether no further record is left that is less near."""
+    """Whether a larger limit would find no others."""
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:

@@ -314,7 +314,7 @@ class Nearest:
             if not are_few:
                 # Whatever the conditions, a walk looks records up by their texts.
                 await set_further(connection, *table.walking, plan=ONE_PLAN)
-                for texts in self._limits.texts:
+                for texts in self._attempts(limit, per_text):
                     # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
                     # the same moment, it has two vectors, and its records are found twice.
                     rows = limit if texts == self._limits.texts[0] else 2 * limit
@@ -343,7 +343,7 @@ class Nearest:
             async with reading(self._archive, plan=plan_for(criteria)) as archive:
                 if not await self._leaves_few(archive, criteria):
                     await set_further(vectors, *table.walking)
-                    for texts in self._limits.texts:
+                    for texts in self._attempts(limit, per_text):
                         sql = _NEAREST.format(id=table.number, pgvector=pgvector_schema)
                         near = await vectors.fetch(sql, vector, texts)
                         found = await self._records_of(archive, near, criteria, limit, per_text)
@@ -357,6 +357,12 @@ class Nearest:
                 sql = _NEAREST_OF.format(id=table.number, pgvector=pgvector_schema)
                 near = await vectors.fetch(sql, hashes, vector, limit)
                 return await self._records_of(archive, near, criteria, limit, per_text)
+
+    def _attempts(self, limit: int, per_text: int) -> Iterator[int]:
+        """Yield the number of texts for each attempt at a walk that may find enough records."""
+        *some, most = self._limits.texts
+        yield from (texts for texts in some if texts * per_text >= limit)
+        yield most
 
     async def _leaves_few(self, connection: Session, criteria: Criteria) -> bool:
         if criteria.is_open:

@@ -12,6 +12,9 @@ from datastorage.storage.questionforms import Form, QuestionWords
 from datastorage.storage.wordconditions import WordConditions
 from datastorage.storage.wording import joined
 
+# What says the same: one without a text says nothing that another one says.
+_TEXT: Final = "coalesce(nullif(text_hash, sha256('')), uuid_send(uid))"
+
 
 def _rows(table: Table, condition: str = "true") -> str:
     """Return the SQL for the rows of a table that meet the condition and the criteria, and a further one."""
@@ -24,25 +27,37 @@ def _since(parameter: str) -> str:
     return f"r.created_at >= coalesce({parameter}::timestamptz, '-infinity')"
 
 
+def _few_of_each_text(rows: str) -> str:
+    """Return the SQL for the newest $13 rows of each text, the newest row first."""
+    return f"""SELECT uid, generation, created_at, spec_hash, diverged, text_hash, search FROM (
+            SELECT *, row_number() OVER (
+                PARTITION BY {_TEXT} ORDER BY created_at DESC, generation DESC) AS nth
+            FROM {rows}) AS numbered
+        WHERE nth <= $13 ORDER BY created_at DESC OFFSET 0"""  # noqa: S608  # names and numbers of our own
+
+
 # All rows that meet the condition.
 _ALL: Final = f"""matching AS (
     SELECT 'audit_records' AS table_name, r.* FROM ({_rows(Table.AUDIT_RECORDS)}) AS r
     UNION ALL
     SELECT 'action_traces', r.* FROM ({_rows(Table.ACTION_TRACES)}) AS r WHERE {{newest}})
 """  # noqa: S608  # the names of our own tables
-# The newest of them in each table, $10 at most, of the time since $11 or $12. PostgreSQL finds all these rows
-# first, by the index of their words: if it knew of the limit, it would rather walk the rows from the newest
-# one, and so read the whole archive for a word that it believes more frequent than it is.
-_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))}),
-    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))}),
+# The newest of them in each table, $10 at most, of the time since $11 or $12. Of each text, these are the
+# newest $13: otherwise an event that recurs every minute would be all that is ranked. PostgreSQL finds all
+# rows first, by the index of their words: if it knew of the limit, it would rather walk the rows from the
+# newest one, and so read the whole archive for a word that it believes more frequent than it is. It stops
+# after $14 rows, in any order, because nothing else bounds those of a word that the newest records lack.
+_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))} LIMIT $14),
+    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))} LIMIT $14),
     matching AS MATERIALIZED (
-        (SELECT 'audit_records' AS table_name, r.* FROM records AS r ORDER BY created_at DESC LIMIT $10)
+        (SELECT 'audit_records' AS table_name, r.* FROM ({_few_of_each_text("records")}) AS r LIMIT $10)
         UNION ALL
-        (SELECT 'action_traces', r.* FROM (SELECT * FROM traces ORDER BY created_at DESC OFFSET 0) AS r
-        WHERE {{newest}} LIMIT $10))
+        (SELECT 'action_traces', r.* FROM ({_few_of_each_text("traces")}) AS r WHERE {{newest}} LIMIT $10))
 """  # noqa: S608  # the names of our own tables
-# The tables that have so many.
-_FULL: Final = "ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10)"
+# The tables that may have more.
+_FULL: Final = """ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10
+        OR $14 = (SELECT count(*) FROM records) AND m.table_name = 'audit_records'
+        OR $14 = (SELECT count(*) FROM traces) AND m.table_name = 'action_traces')"""
 
 # PostgreSQL keeps a long value compressed, and every function unpacks it again: for questions of many words
 # among long records, that took most of the time. So it is unpacked once per row. This function returns a
@@ -87,7 +102,7 @@ def _ranking(matching: str, more: str = "") -> str:
                 AS looked_up) AS summed),
     numbered AS (
         SELECT *, row_number() OVER (
-            PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
+            PARTITION BY {_TEXT}
             ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
         FROM ranked),
     placed AS (
@@ -114,6 +129,16 @@ _WIDER: Final = (2, 16, 128)
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """Rows that rank highest."""
+
+    rows: Sequence[Any]
+    """They may be there more than once."""
+    is_all: bool
+    """Whether all records that the words select were ranked, and not only the newest of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankLimits:
     """Limits on the number of records that are ranked for a question."""
 
@@ -125,6 +150,11 @@ class RankLimits:
     newest: int = 300
     """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
     others, and reading those takes most of the time."""
+    newest_of_text: int = 10
+    """Of many records, so many of these rows have the same text."""
+    found: int = 20_000
+    """Of many records, so many rows of each table are looked at, to tell which are the newest: a tenth of a
+    second for each. Only a word that the newest records lack, and many older ones have, is in more."""
 
 
 class Ranking:
@@ -155,27 +185,29 @@ class Ranking:
 
     async def best(
         self, criteria: Criteria, conditions: WordConditions, nothing_has_all: Callable[[], bool]
-    ) -> list[Any]:
+    ) -> Ranked:
         """Rank the records that meet the conditions, or the newest of them if there are too many.
 
         ``nothing_has_all`` returns whether it is known by now that no record has all words.
         """
         if self._are_few and not conditions.are_common:
-            rows = await self._all(criteria, conditions.words)
+            rows, full = await self._all(criteria, conditions.words), frozenset[Table]()
         elif conditions.are_common and conditions.all_words is not None:
             # Where enough records have all words, nothing better has fewer of them.
             rows, full = await self._newest(criteria, conditions.all_words, conditions.all_words_share)
             if others := criteria.tables - full:
                 of_others = replace(criteria, tables=others)
-                rows += (await self._newest(of_others, conditions.words, conditions.words_share))[0]
+                more, also_full = await self._newest(of_others, conditions.words, conditions.words_share)
+                rows, full = rows + more, full | also_full
         else:
             rows, full = await self._newest(criteria, conditions.words, conditions.words_share)
             if full and conditions.all_words is not None and not nothing_has_all():
                 of_full = replace(criteria, tables=full)
                 rows += (await self._newest(of_full, conditions.all_words, conditions.all_words_share))[0]
         if conditions.synonyms is not None:
-            rows += (await self._newest(criteria, conditions.synonyms, conditions.synonyms_share))[0]
-        return rows
+            more, also_full = await self._newest(criteria, conditions.synonyms, conditions.synonyms_share)
+            rows, full = rows + more, full | also_full
+        return Ranked(rows, is_all=not full)
 
     async def _all(self, criteria: Criteria, condition: str) -> list[Any]:
         rows = await self._connection.fetch(RANK_ALL, condition, *self._arguments, *criteria.arguments)
@@ -206,7 +238,14 @@ class Ranking:
     ) -> tuple[list[Any], frozenset[Table]]:
         times = (since.get(Table.AUDIT_RECORDS), since.get(Table.ACTION_TRACES))
         rows = await self._connection.fetch(
-            RANK_NEWEST, condition, *self._arguments, self._max_rows, *times, *criteria.arguments
+            RANK_NEWEST,
+            condition,
+            *self._arguments,
+            self._max_rows,
+            *times,
+            self._limits.newest_of_text,
+            self._limits.found,
+            *criteria.arguments,
         )
         return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
 

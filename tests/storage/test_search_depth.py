@@ -1,0 +1,177 @@
+"""A search looks as far down as it must, and goes on by one way if the other fails."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from datastorage.errors import OverloadedError, TransientError, WorkRefusedError
+from datastorage.query.filters import SearchMode
+from datastorage.query.search import Searcher
+from datastorage.query.searchresult import SearchResult
+from datastorage.storage import clues
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
+from datastorage.storage.ranking import RankLimits
+from datastorage.storage.wording import Wording
+from harness.objects import audit_record
+from harness.postgres import TestDatabase
+from tests.support.archive import SearchableArchive, searchable
+
+_SPEC = {"type": "Remediation", "action": "act", "phase": "Completed"}
+_OLD, _NEW = "2026-01-01T00:00:{:02}Z", "2026-02-01T00:{:02}:{:02}Z"
+
+
+def said(message: str, name: str, created: str, incident: str | None = None) -> dict[str, Any]:
+    spec = {**_SPEC, "message": message, **({"correlationID": incident} if incident else {})}
+    return audit_record(spec, name=name, creationTimestamp=created)
+
+
+def storm(message: str, count: int, incident: str | None = None) -> list[dict[str, Any]]:
+    """Return records of February; {n} in the message is the number of each."""
+    return [
+        said(message.format(n=n), f"storm{n}", _NEW.format(n // 60, n % 60), incident) for n in range(count)
+    ]
+
+
+def others(count: int) -> list[dict[str, Any]]:
+    """Return records of January which all say something else, each of an incident of its own."""
+    return [said(f"registry refused image{n}", f"other{n}", _OLD.format(n), f"rr-{n}") for n in range(count)]
+
+
+def names(result: SearchResult) -> list[str]:
+    return [hit.record.name for hit in result.hits]
+
+
+@pytest_asyncio.fixture
+async def archive(cloned: TestDatabase) -> AsyncIterator[SearchableArchive]:
+    async with searchable(cloned) as made:
+        yield made
+
+
+def without_vectors(archive: SearchableArchive) -> Searcher:
+    return Searcher(HitReader(archive.questions), FullText(archive.questions), None)
+
+
+@pytest.mark.oldest_postgres
+async def test_an_event_that_recurs_does_not_hide_what_other_records_say(archive: SearchableArchive) -> None:
+    """More records say the same than are ranked; three of them are shown."""
+    await archive.put(*others(20), *storm("registry is away", 60))
+    ranking = archive.limited(rank=RankLimits(few_records=10, newest=30)).ask
+    found = names(await ranking.search("registry", mode=SearchMode.TEXT, limit=10))
+    assert len(found) == 10
+    assert len([name for name in found if name.startswith("storm")]) == 3
+
+
+async def test_of_a_recurring_event_few_records_are_ranked_the_newest(archive: SearchableArchive) -> None:
+    await archive.put(*others(3), *storm("registry is away", 60))
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
+    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=20)
+    assert found is not None
+    created = sorted(match.place.key.created_at for match in found.matches)
+    assert len(created) == 3 + 5
+    assert f"{created[3]:%FT%TZ}" == _NEW.format(0, 55)
+
+
+async def test_an_incident_with_all_the_newest_records_does_not_hide_others(
+    archive: SearchableArchive,
+) -> None:
+    """The records that are ranked are a page of one incident alone, so the search looks further down."""
+    await archive.put(*others(20), *storm("registry is away x{n}", 60, "rr-storm"))
+    ranking = archive.limited(rank=RankLimits(few_records=10, newest=30)).ask
+    found = names(await ranking.search("registry", mode=SearchMode.TEXT, limit=10))
+    assert len(found) == 10
+    assert len([name for name in found if name.startswith("storm")]) == 3
+
+
+async def test_a_search_that_goes_by_words_alone_looks_as_far_down(archive: SearchableArchive) -> None:
+    await archive.put(*others(20), *storm("registry is away x{n}", 120, "rr-storm"))
+    found = await without_vectors(archive).search(
+        "registry", Criteria(), mode=SearchMode.HYBRID, limit=10, flat=False
+    )
+    assert (found.mode, len(found.hits)) == (SearchMode.TEXT, 10)
+    assert found.degraded is not None
+    assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in found.degraded
+
+
+async def test_rows_of_a_word_are_bounded_though_the_newest_records_lack_it(
+    archive: SearchableArchive,
+) -> None:
+    """A word that is in none of the newest records counts as rare, and nobody knows how many have it."""
+    await archive.put(*storm("registry is away x{n}", 60))
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, found=20))
+    found = await full_text.find(Criteria(), Wording(["registry"]), limit=50, per_text=3)
+    assert found is not None
+    assert (len(found.matches), found.is_all) == (20, False)
+
+
+@pytest.mark.parametrize(
+    "error", [WorkRefusedError("it took too long"), OverloadedError("no connection is free")], ids=str
+)
+async def test_where_words_can_not_be_searched_meaning_is_the_answer(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch, error: TransientError
+) -> None:
+    await archive.put(*others(3))
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(FullText, "find", refused)
+    found = await archive.ask.search("registry refused image1")
+    assert (found.mode, found.degraded) == (SearchMode.VECTOR, str(error))
+    assert names(found)[0] == "other1"
+
+
+async def test_where_neither_can_be_searched_the_error_is_that_of_the_words(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise WorkRefusedError("it took too long")
+
+    monkeypatch.setattr(FullText, "find", refused)
+    with pytest.raises(WorkRefusedError, match="it took too long"):
+        await without_vectors(archive).search(
+            "registry", Criteria(), mode=SearchMode.HYBRID, limit=10, flat=False
+        )
+
+
+async def test_where_clues_can_not_be_looked_up_the_ranking_is_the_answer(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.put(*others(3))
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise WorkRefusedError("it was interrupted")
+
+    monkeypatch.setattr(clues, "find", refused)
+    found = await archive.ask.search("registry refused image1", mode=SearchMode.TEXT)
+    assert names(found)[0] == "other1"
+    assert found.degraded is None
+
+
+async def test_where_looking_further_down_fails_what_was_found_is_the_answer(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.put(*others(3), *storm("registry is away x{n}", 120, "rr-storm"))
+    find, limits = FullText.find, []
+
+    async def refused_later(self: FullText, *arguments: Any, limit: int, per_text: int) -> Any:
+        limits.append(limit)
+        if len(limits) > 1:
+            raise WorkRefusedError("it took too long")
+        return await find(self, *arguments, limit=limit, per_text=per_text)
+
+    monkeypatch.setattr(FullText, "find", refused_later)
+    found = await archive.ask.search("registry", mode=SearchMode.TEXT, limit=10)
+    assert len(limits) == 2
+    assert 3 <= len(found.hits) < 10
+
+
+async def test_hits_that_the_answer_has_no_room_for_are_counted(archive: SearchableArchive) -> None:
+    await archive.put(*(said(f"registry {n} {'x' * 1_000}", f"large{n}", _OLD.format(n)) for n in range(9)))
+    found = await archive.limited(max_bytes=4_000).ask.search("registry", mode=SearchMode.TEXT)
+    assert 1 < len(found.hits) < 9
+    assert len(found.hits) + found.left_out == 9
+    assert (await archive.ask.search("registry", mode=SearchMode.TEXT)).left_out == 0
