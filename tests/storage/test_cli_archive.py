@@ -14,8 +14,11 @@ import yaml
 from datastorage.cli import archive as archive_module
 from datastorage.cli import filters as filters_module
 from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.errors import WorkRefusedError
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.hits import HitReader
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
@@ -173,6 +176,27 @@ def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.Monk
     code, printed, noted = run("search", "memory", "--mode", "vector")
     assert (code, printed) == (2, "")
     assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in noted
+
+
+def test_a_search_without_words_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise WorkRefusedError("it took too long")
+
+    monkeypatch.setattr(FullText, "find", refused)
+    code, printed, noted = run("search", "out of memory")
+    assert (code, noted) == (0, "note: searched by meaning only: it took too long\n")
+    assert "shop/memory " in printed
+
+
+def test_a_search_counts_the_records_that_are_too_large_to_be_shown(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HitReader.__init__, "__kwdefaults__", {"max_bytes": 1})
+    code, printed, noted = run("search", "memory", "-o", "json")
+    answer = json.loads(printed)
+    assert (code, len(answer["results"])) == (0, 1)
+    assert answer["leftOut"] >= 1
+    assert noted.startswith(f"note: {answer['leftOut']} more would make the answer too large: ")
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -105,8 +105,8 @@ def search(
     print_search(result, output)
     if result.left_out:
         note(
-            f"note: {result.left_out} further records are too large to be shown with these: leave these out "
-            "with --since, --namespace or another condition"
+            f"note: {result.left_out} more would make the answer too large: narrow the search with --since, "
+            "--namespace or another condition"
         )
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
