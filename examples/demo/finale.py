@@ -146,10 +146,13 @@ def summary(demo: Demo, counts: dict[str, int], seconds: float) -> None:
     )
     demo.narrator.heading("Summary")
     demo.narrator.say(
-        f"{len(objects)} objects created, {sum(one.stored for one in objects)} stored, "
+        f"{len(objects)} custom resources created, {sum(one.stored for one in objects)} stored, "
         f"{sum(one.gone for one in objects)} cleared from the cluster"
     )
-    demo.narrator.say("Rows: " + ", ".join(f"{count} {table}" for table, count in counts.items()))
+    demo.narrator.say(
+        "Rows, with those of requests and of each generation: "
+        + ", ".join(f"{count} {table}" for table, count in counts.items())
+    )
     demo.narrator.say(f"{len(late)} were Degraded for a while, and none was lost")
     demo.narrator.say(
         f"Half of the others were stored within {latencies[len(latencies) // 2]:.2f} s, seen from outside"

@@ -148,7 +148,7 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     narrator.quote(f"{datastorage} search 'killed for its memory'")
     narrator.quote(f"{datastorage} top --metrics-url {running.operator.metrics_url}")
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
-    narrator.quote(f"curl $API/ready; echo; curl {running.operator.metrics_url}")
+    narrator.quote(f"curl $API/ready; curl {running.operator.metrics_url}")
 
 
 def _bundled_psql() -> str:

@@ -113,7 +113,7 @@ def test_search_as_json(run: Command, mode: str) -> None:
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"
     assert hit["record"]["spec"] == MEMORY["spec"]
     assert (hit["similarity"] is None) == (mode == "text")
-    ways = {"hybrid": ["meaning", "words"], "vector": ["meaning"], "text": ["words"]}
+    ways = {"hybrid": ["meaning", "words", "clue"], "vector": ["meaning"], "text": ["words", "clue"]}
     assert hit["foundBy"] == ways[mode]
     assert (hit["correlationID"], hit["moreOfIncident"]) == ("rr-7", 1)
 

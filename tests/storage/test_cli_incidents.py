@@ -87,7 +87,7 @@ def test_a_wide_table_says_which_hits_their_incident_has_raised(run: Command) ->
     code, printed, _ = run("--limit", "6", "--flat", "-o", "wide")
     assert code == 0
     lines = printed.splitlines()
-    assert [line.split()[0:2] for line in lines[1:]] == [["words", "rr-oom"]] * 4 + [
+    assert [line.split()[0:2] for line in lines[1:]] == [["words,", "clue"]] * 4 + [
         ["words,", "incident"], ["words", "rr-disk"],
     ]  # fmt: skip
 
@@ -125,5 +125,5 @@ async def test_the_api_has_a_parameter_for_it(api: Served) -> None:
     ]  # fmt: skip
     assert [await post(), await post(flat=True)] == [together, plain]
     [hit, *_] = answers[0].json["items"]
-    assert (hit["correlationID"], hit["moreOfIncident"], hit["foundBy"]) == ("rr-oom", 2, ["words"])
+    assert (hit["correlationID"], hit["moreOfIncident"], hit["foundBy"]) == ("rr-oom", 2, ["words", "clue"])
     assert (await api.send("GET", f"{query}&flat=perhaps")).status == 400

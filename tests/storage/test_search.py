@@ -177,7 +177,7 @@ async def test_each_record_of_a_text_has_its_similarity(either: SearchableArchiv
     assert "10.4" not in text, "they have one text"
     result = await either.ask.search("killed 10.4.7.20", mode=SearchMode.HYBRID, limit=6)
     first = result.hits[0]
-    assert (first.record.name, first.found_by) == ("o0", (FoundBy.WORDS,))
+    assert (first.record.name, first.found_by) == ("o0", (FoundBy.WORDS, FoundBy.CLUE))
     assert first.similarity == result.hits[1].similarity is not None
 
 

@@ -113,7 +113,9 @@ async def test_a_record_is_lifted_by_a_better_one_of_its_incident(
     assert names(result) == order
     assert [hit.record.name for hit in result.hits if FoundBy.INCIDENT in hit.found_by] == raised
     ways = {"hybrid": {FoundBy.MEANING, FoundBy.WORDS}, "vector": {FoundBy.MEANING}, "text": {FoundBy.WORDS}}
-    assert all(set(hit.found_by) - {FoundBy.INCIDENT} == ways[mode] for hit in result.hits)
+    assert all(set(hit.found_by) - {FoundBy.INCIDENT, FoundBy.CLUE} == ways[mode] for hit in result.hits)
+    of_clue = [] if mode is SearchMode.VECTOR else ["best"]
+    assert [hit.record.name for hit in result.hits if FoundBy.CLUE in hit.found_by] == of_clue
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -236,8 +236,10 @@ class Hit(Record):
     )
     found_by: list[FoundBy] = Field(
         description="Why it is among the hits: few texts are nearer to the question in meaning, or it has "
-        "words of the question. `incident`: other records of its incident answer the question better, so it "
-        "is ahead of records that would be before it otherwise, or among the hits at all."
+        "words of the question. `clue`: it has an identifier of the question, all of its quoted words, or "
+        "all of its words, and so comes before all that have not. `incident`: other records of its incident "
+        "answer the question better, so it is ahead of records that would be before it otherwise, or among "
+        "the hits at all."
     )
     more: int = Field(description="Further records that say the same and are not among the hits.")
     correlation_id: str | None = Field(description="The incident that the record belongs to.")

@@ -73,8 +73,10 @@ def search(
     ActionTrace. Of records with the same text, a few are shown; the column MORE
     counts the others. SIMILARITY is 1 where the meaning is the same; the words
     count, too, so it may rise from line to line. With -o wide, FOUND BY says
-    whether meaning, words or both have found the record, and whether others of
-    its incident have raised it, or are the only reason why it is there.
+    whether meaning, words or both have found the record; whether it comes first
+    because of a clue: it has an identifier of the question, or all of its words;
+    and whether others of its incident have raised it, or are the only reason why
+    it is there.
 
     Records with the same correlation ID are of one INCIDENT. They stand
     together, three at most, and +N counts the others: 'datastorage timeline'

@@ -283,7 +283,7 @@ class Searcher:
         )
         hits = (
             SearchHit(
-                record, hit.total, hit.match.similarity, hit.found_by, of_text.get(_text_of(hit), 0),
+                record, hit.total, hit.match.similarity, _found_by(hit), of_text.get(_text_of(hit), 0),
                 incident := incidents.get(hit.match.place), of_incident.get(incident, 0),
             )
             for hit, record in zip(shown, records, strict=True)
@@ -309,6 +309,11 @@ def _best(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]
 
 def _text_of(hit: Fused) -> bytes:
     return hit.match.text_hash or NO_TEXT
+
+
+def _found_by(hit: Fused) -> tuple[FoundBy, ...]:
+    clue = {FoundBy.CLUE} if hit.match.clue_weight else set()
+    return tuple(way for way in FoundBy if way in {*hit.found_by, *clue})
 
 
 def _left(totals: Mapping[T, int], shown: Mapping[T | None, int]) -> dict[T | None, int]:

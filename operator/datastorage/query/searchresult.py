@@ -15,6 +15,9 @@ class FoundBy(StrEnum):
     """Few texts are nearer to the question."""
     WORDS = "words"
     """It has words of the question."""
+    CLUE = "clue"
+    """It is among the few records with an identifier of the question, all of its quoted words, or all of its
+    words. These come before all others."""
     INCIDENT = "incident"
     """Others of its incident answer the question better, and it is therefore ahead of hits that would be
     before it otherwise, or among the hits at all."""
