@@ -48,7 +48,9 @@ def test_each_side_of_a_separator_is_an_identifier_too(question: str, expected: 
     assert found(question) == expected
 
 
-@pytest.mark.parametrize("amount", ["24h", "30s", "7d", "10ms", "3rd", "1st", "22nd", "5xx", "7", "42", "v2"])
+@pytest.mark.parametrize(
+    "amount", ["24h", "30s", "7d", "10ms", "3rd", "1st", "22nd", "5xx", "5XX", "24H", "7", "42", "v2"]
+)
 def test_amounts_and_short_words_are_none(amount: str) -> None:
     assert found(amount) == []
 

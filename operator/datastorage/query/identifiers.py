@@ -36,7 +36,9 @@ def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
         for part in _parts(word):
             if _INSIDE.search(part):
                 yield part, 2
-            elif _is_code(part) or (not is_all_capitals and _CAPITALS.fullmatch(part)):
+            elif not _AMOUNT.fullmatch(part) and (
+                _DIGIT.search(part) or (not is_all_capitals and _CAPITALS.fullmatch(part))
+            ):
                 yield part, 1
         if before and _DIGIT.search(word) and not _INSIDE.search(word):
             yield f"{before} {word}", 2
@@ -51,7 +53,3 @@ def _parts(word: str) -> Iterable[str]:
 def _bare(word: str) -> str:
     found = _BARE.search(word)
     return _POSSESSIVE.sub("", found[0]) if found else ""
-
-
-def _is_code(word: str) -> bool:
-    return _DIGIT.search(word) is not None and not _AMOUNT.fullmatch(word)
