@@ -25,6 +25,7 @@ _AUDIT: Mapping[str, Any] = {
     "details": {
         "image": "registry.example.com/shop/api:v2.41.3-rc1",
         "digest": "sha256:7be2d91a4c6f0b8b237f7be2d91a4c6f0b8b237f7be2d91a4c6f0b8b237f0011",
+        "volume": "pvc-3e9c17d2-40a6-4b0e-9a6f-2045e06118bd",
         "错误码": "SIGN_VERIFY_FAILED",
         "exitCode": 137,
         "steps": [{"said": "flashFirmware EDA7702Q"}, ["nested deeper"]],
@@ -98,6 +99,25 @@ async def test_the_beginning_of_a_digest_finds_it(archive: SearchableArchive, qu
 async def test_a_beginning_has_six_digits_and_letters_at_least(archive: SearchableArchive) -> None:
     for question in ("7be2d", "77aaf", "be2d91a4c", "firmw", "1371"):
         assert await _found(archive, question) == [], question
+
+
+async def test_the_beginning_of_a_uuid_finds_it_wherever_it_ends(archive: SearchableArchive) -> None:
+    uuid = "3e9c17d2-40a6-4b0e-9a6f-2045e06118bd"
+    for length in range(6, len(uuid) + 1):
+        beginning = uuid[:length].rstrip("-")
+        for question in (beginning, f"pvc-{beginning}", f"which node had ({beginning})?"):
+            result = await archive.ask.search(question)
+            assert (result.hits[0].record.name, result.hits[0].score >= 1) == ("audit", True), question
+        assert await _found(archive, f'"{beginning}"') == ["audit"]
+        other = beginning[:-1] + ("1" if beginning.endswith("0") else "0")
+        assert await _found(archive, f'"{other}"') == [], other
+
+
+async def test_a_short_word_is_no_beginning_but_after_the_first_group_of_a_uuid(
+    archive: SearchableArchive,
+) -> None:
+    for question in ("api 2", "volume 3e", "40a6-4b", "3e9c17d-4", "3e9c17d2 4b0"):
+        assert await _found(archive, f'"{question}"') == [], question
 
 
 async def test_words_to_leave_out_are_looked_for_everywhere(archive: SearchableArchive) -> None:

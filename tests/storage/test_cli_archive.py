@@ -14,7 +14,9 @@ import yaml
 from datastorage.cli import archive as archive_module
 from datastorage.cli import filters as filters_module
 from datastorage.embedding.wordllama import WordLlamaProvider
-from datastorage.errors import WorkRefusedError
+from datastorage.errors import OverloadedError, WorkRefusedError
+from datastorage.query.questions import ArchiveQueries
+from datastorage.query.searchresult import SearchResult
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.storage.fulltext import FullText
@@ -160,6 +162,22 @@ def test_an_identifier_that_is_in_no_record_is_named(run: Command, mode: str) ->
     assert noted == "note: no record has 'api-7f9c'; the records above are merely similar\n"
     _, _, noted = run("search", "memory of shop/checkout", "--mode", mode, "--kind", "ActionTrace")
     assert "note: no record within these filters has 'shop/checkout'" in noted
+
+
+def test_an_answer_is_printed_though_its_identifiers_cannot_be_looked_for(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ArchiveQueries.search
+
+    async def once(self: ArchiveQueries, question: str, *arguments: Any, **options: Any) -> SearchResult:
+        if question.startswith('"'):
+            raise OverloadedError("too many questions")
+        return await search(self, question, *arguments, **options)
+
+    monkeypatch.setattr(ArchiveQueries, "search", once)
+    code, printed, noted = run("search", "why was memory of api-7f9c short?")
+    assert (code, noted) == (0, "")
+    assert "shop/memory " in printed
 
 
 def test_a_search_without_results_mentions_no_records_above(run: Command) -> None:

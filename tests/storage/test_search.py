@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from datastorage import metrics
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
-from datastorage.errors import InvalidQueryError, TransientError
+from datastorage.errors import DataStorageError, InvalidQueryError, OverloadedError, TransientError
 from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.questionwords import without_excluded, wording
@@ -355,6 +355,69 @@ async def test_a_word_in_capitals_is_an_identifier_unless_the_whole_sentence_is(
 ) -> None:
     await archive.put(said("restart", "memory limit reached"))
     assert await absent_identifiers(archive.ask, question, Filter()) == absent
+
+
+_DIGEST = "7be2d91a4c6f0b8b237f5fd0a1c94e6b"
+
+
+@pytest.mark.parametrize(
+    ("question", "absent"),
+    [
+        ("why was host=10.0.7.33 refused", []),
+        ("why was host=10.0.7.34 refused", ["host=10.0.7.34"]),
+        (f"what uses sha256:{_DIGEST}", []),
+        ("what uses sha256:7be2d91b", ["sha256:7be2d91b"]),
+        (f"what uses image=sha256:{_DIGEST}", []),
+        ("worker-3,worker-4", []),
+        ("worker-3,worker-5", ["worker-5"]),
+        ("worker-3,worker-30", ["worker-30"]),  # one is the beginning of the other, and no part of it
+        ("worker-5,worker-6", ["worker-5,worker-6"]),
+        (f"worker-3,sha256:{_DIGEST[:-1]}0", [f"sha256:{_DIGEST[:-1]}0"]),
+        ("worker-30 and worker-3", ["worker-30"]),
+        ('host="10.0.7.33"-worker-3', []),  # a mark inside ends no quotation
+        ("worker-5;worker-6;worker-7;worker-8;worker-3", ["worker-5", "worker-6", "worker-7"]),
+    ],
+)
+async def test_of_an_identifier_with_parts_only_what_no_record_has_is_absent(
+    archive: SearchableArchive, question: str, absent: list[str]
+) -> None:
+    await archive.put(
+        said("refuse", "refused 10.0.7.33"),
+        said("pull", f"pulled {_DIGEST}"),
+        said("drain", "drained worker-3"),
+        said("drain", "drained worker-4"),
+    )
+    assert await absent_identifiers(archive.ask, question, Filter()) == absent
+
+
+async def test_few_identifiers_are_looked_for_however_many_a_question_has(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def nothing(question: str, *_: object, **__: object) -> SearchResult:
+        asked.append(question)
+        return SearchResult(SearchMode.TEXT, ())
+
+    monkeypatch.setattr(archive.ask, "search", nothing)
+    question = " ".join(f"worker-{n},worker-{n}a,b-{n},c-{n},d-{n},e-{n}" for n in range(400))
+    assert len(await absent_identifiers(archive.ask, question, Filter())) == 3
+    assert len(asked) == 3 * (1 + 4)
+
+
+@pytest.mark.parametrize("error", [TransientError, OverloadedError, InvalidQueryError])
+async def test_an_identifier_that_cannot_be_looked_for_is_not_said_to_be_absent(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch, error: type[DataStorageError]
+) -> None:
+    search = archive.ask.search
+
+    async def some(question: str, *arguments: Any, **options: Any) -> SearchResult:
+        if "4" in question:
+            raise error("not now")
+        return await search(question, *arguments, **options)
+
+    monkeypatch.setattr(archive.ask, "search", some)
+    assert await absent_identifiers(archive.ask, "worker-3 and worker-4", Filter()) == ["worker-3"]
 
 
 @pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])

@@ -32,6 +32,12 @@ from datastorage.resources.reading.phrases import search_words
         ("snake_case'; DROP TABLE", ["snake", "case", "drop", "table"], [], []),
         ("twice Twice", ["twice"], [], []),
         ("\u201cno space\u201d -\u00abread only\u00bb", ["no", "space"], ["no space"], ["read only"]),
+        ('5" disk and 3" disk', ["5", "disk", "and", "3"], [], []),
+        ("5\u201d disk and 3.5\u201d-disk", ["5", "disk", "and", "3"], [], []),
+        ('27" of "no space" on 5"', ["27", "of", "no", "space", "on", "5"], ["no space"], []),
+        ('5" -"read only" -3"', ["5", "3"], [], ["read only"]),
+        ('host="no space" ("a b")', ["host", "no", "space", "a", "b"], ["no space", "a b"], []),
+        ('\u641c\u7d22"\u78c1\u76d8"', ["\u641c\u7d22", "\u78c1\u76d8"], ["\u78c1\u76d8"], []),
         ("errno -5 (-104), -1.5 -2x -b3", ["errno", "5", "104", "1"], [], ["2x", "b3"]),
     ],
 )  # fmt: skip

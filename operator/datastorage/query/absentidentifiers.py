@@ -1,35 +1,69 @@
 """Finds the identifiers of a question that are in no record: its answer has only similar records then."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
-from datastorage.errors import InvalidQueryError
+from datastorage.errors import DataStorageError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.identifiers import identifiers
 from datastorage.query.interface import Archive
 from datastorage.query.questionwords import without_excluded
+from datastorage.records.words import plain
 
-# Each one costs a separate search by words.
+# Each one costs a separate search by words, and so does each part of one that is not found.
 _MAX_CHECKED: Final = 3
+_MAX_PARTS: Final = 4
 
 
 async def absent_identifiers(archive: Archive, question: str, chosen: Filter) -> list[str]:
-    """Return the identifiers of a question that no record within the filter contains, the longest first.
+    """Return the longest identifiers of a question that no record within the filter contains, three at most.
 
-    Pieces of an identifier are not searched for. Raises TransientError when PostgreSQL can't serve.
+    Of "worker-3,worker-4" it is only "worker-4" if records have the other part. An identifier that can't be
+    looked for now is left out: the answer that this is added to must not be lost. Raises the errors of
+    ``without_excluded``.
     """
     words = without_excluded(question)[0].split()
     # Pairs of words, such as "code 137", are left out, because "last 24" would be among them.
     named = {identifier for identifier, _ in identifiers(words) if " " not in identifier}
-    whole = [name for name in named if not any(name in other for other in named - {name})]
-    checked = sorted(whole, key=lambda name: (-len(name), name))[:_MAX_CHECKED]
-    found = await asyncio.gather(*(_is_in_a_record(archive, identifier, chosen) for identifier in checked))
-    return [identifier for identifier, is_found in zip(checked, found, strict=True) if not is_found]
+    whole = named.difference(*map(_parts, named))
+    absent = await asyncio.gather(
+        *(
+            _absent(archive, name, _longest_first(_parts(name) & named), chosen)
+            for name in _longest_first(whole)[:_MAX_CHECKED]
+        )
+    )
+    return _longest_first({name for names in absent for name in names})[:_MAX_CHECKED]
+
+
+async def _absent(archive: Archive, name: str, parts: list[str], chosen: Filter) -> list[str]:
+    """Return an identifier if no record has it or a part of it; otherwise the parts that no record has."""
+    if await _is_in_a_record(archive, name, chosen):
+        return []
+    checked = parts[:_MAX_PARTS]
+    found = {part for part in checked if await _is_in_a_record(archive, part, chosen)}
+    # Of an identifier with more parts than are looked for, one of the others may be in a record.
+    candidates = checked if len(parts) > _MAX_PARTS else [name, *checked]
+    missing = [each for each in candidates if each not in found and not found & _parts(each)]
+    return [each for each in missing if not any(each in _parts(other) for other in missing)]
+
+
+def _parts(name: str) -> set[str]:
+    """Return what is an identifier by itself within another one."""
+    return {part for part, _ in identifiers([name])} - {name}
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (-len(name), name))
 
 
 async def _is_in_a_record(archive: Archive, identifier: str, chosen: Filter) -> bool:
+    """Return whether a record contains an identifier, and True if that is not known."""
     try:
-        result = await archive.search(f'"{identifier}"', chosen, mode=SearchMode.TEXT, limit=1, flat=False)
-    except InvalidQueryError:  # words that are in every text
+        # A quotation mark within the identifier would end the quotation.
+        result = await archive.search(
+            f'"{plain(identifier)}"', chosen, mode=SearchMode.TEXT, limit=1, flat=False
+        )
+    except DataStorageError:  # for instance, its words are in every text, or the archive is away
         return True
     return bool(result.hits)

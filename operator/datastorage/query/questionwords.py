@@ -26,10 +26,14 @@ _MAX_CLUES: Final = 12
 
 # Word processors replace quotation marks with these.
 _QUOTES: Final = '"\u201c\u201d\u201e\u00ab\u00bb'
+# In 5" and 3.5"-disk the mark is part of the word: two of them are no quotation of what is between. After
+# letters of other scripts it may begin one, since some have no spaces.
+_INCH: Final = '(?<=[0-9A-Za-z])["\u201d]'
 # "-5" is a number.
 _MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!\d[\d.,]*(?!\w))"
 _PART: Final = re.compile(
-    rf"(?P<minus>{_MINUS})?(?:[{_QUOTES}](?P<phrase>[^{_QUOTES}]*)[{_QUOTES}]|(?P<word>[^\s{_QUOTES}]+))"
+    rf"(?P<minus>{_MINUS})?(?:[{_QUOTES}](?P<phrase>[^{_QUOTES}]*)[{_QUOTES}]"
+    rf"|(?P<word>[^\s{_QUOTES}]+(?:{_INCH}[^\s{_QUOTES}]*)*))"
 )
 
 

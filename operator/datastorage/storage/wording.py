@@ -11,9 +11,13 @@ from datastorage.records.words import is_in_pairs, plain, space_camel_case, with
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 # The last word, if it has hexadecimal digits only, both letters and numbers: people type the beginning of a
 # digest, a commit or an identifier. Fewer characters would be the beginning of too many, and 64 are a whole
-# SHA-256.
-_BEGINNING: Final = re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{6,63}\Z", re.IGNORECASE)
-
+# SHA-256. Of a UUID, whose groups are words, the last word may be short if it follows whole groups.
+_BEGINNING: Final = re.compile(
+    r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])"
+    r"(?:[0-9a-f]{6,63}|[0-9a-f]{8}(?: [0-9a-f]{4}){0,2} [0-9a-f]{1,3}"
+    r"|[0-9a-f]{8}(?: [0-9a-f]{4}){3} [0-9a-f]{1,11})\Z",
+    re.IGNORECASE,
+)
 
 Piece = Sequence[str]
 """The ways to write a part of a question of which all words belong together (see ``spellings``)."""
