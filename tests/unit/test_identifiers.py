@@ -55,6 +55,11 @@ def test_amounts_and_short_words_are_none(amount: str) -> None:
     assert found(amount) == []
 
 
+@pytest.mark.parametrize("word", ["हिन्दी", "กำแพง", "re\u0301gion", "re\u0301gion."])
+def test_words_with_vowel_signs_or_accents_of_their_own_are_none(word: str) -> None:
+    assert found(word) == []
+
+
 @pytest.mark.parametrize("code", ["137", "404", "40P01", "E1234", "10msx", "v23", "deadbee1"])
 def test_other_words_with_digits_are_codes(code: str) -> None:
     assert found(code) == [code]

@@ -7,6 +7,9 @@ identifier is a better answer than others that are nearer in meaning.
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
+from unicodedata import category
+
+from datastorage.records.words import in_one_form
 
 # Punctuation around a word belongs to the sentence.
 _BARE: Final = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
@@ -32,8 +35,8 @@ def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
     """
     is_all_capitals = len(words) > 1 and " ".join(words).isupper()  # a single word may be a code alone
     before = ""
-    for word in map(_bare, words):
-        for part in _parts(word):
+    for word in map(_bare, map(in_one_form, words)):
+        for part in () if _has_vowel_signs(word) else _parts(word):
             if _INSIDE.search(part):
                 yield part, 2
             elif not _AMOUNT.fullmatch(part) and (
@@ -43,6 +46,11 @@ def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
         if before and _DIGIT.search(word) and not _INSIDE.search(word):
             yield f"{before} {word}", 2
         before = word
+
+
+def _has_vowel_signs(word: str) -> bool:
+    """Return whether a word is of a script such as Hindi's: its signs are no letters, and no punctuation."""
+    return not word.isascii() and any(category(each).startswith("M") for each in word)
 
 
 def _parts(word: str) -> Iterable[str]:
