@@ -10,7 +10,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from datastorage.metrics import Dependency
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.questionwords import wording
 from datastorage.records.record import Record
+from datastorage.records.vector import Vector
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
@@ -191,11 +192,18 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
     return [match.text_hash for match in near.matches if match.text_hash is not None]
 
 
+class _NoCache(VectorCache):
+    """Keeps nothing: otherwise only the warm-up would embed the questions, and not what is timed."""
+
+    async def set(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Do nothing."""
+
+
 @asynccontextmanager
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
     """Open the queries as the command line uses them: questions are embedded, and records are read."""
     breaker = Breaker(Dependency.EMBEDDER, _serves, on_recovery=lambda: None)
-    embedder = Embedder(provider, VectorCache(MODEL), breaker)
+    embedder = Embedder(provider, _NoCache(MODEL), breaker)
     synonyms = load_groups(ThesaurusSettings())
     yield build_queries(database, by_meaning(database, embedder), synonyms=synonyms)
     await breaker.close()
