@@ -10,7 +10,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from datastorage.metrics import Dependency
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.questionwords import wording
 from datastorage.records.record import Record
+from datastorage.records.vector import Vector
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
@@ -147,25 +148,22 @@ async def _measure_all(
     nearest = Nearest(database, database, model=MODEL, same_server=True)
     full_text = FullText(database, synonyms=load_groups(ThesaurusSettings()))
     matrix = np.array(corpus.vectors)
-    everything = np.arange(len(matrix))
+    rows_of = {name: _matching(corpus, criteria) for name, criteria in _CASES}
     bare_seconds, bare_found = await _timed(vectors, partial(_bare, database))
     bare = _line(
         "pgvector alone, 200 candidates",
         len(matrix),
         bare_seconds,
-        recall=_recall(corpus, vectors, everything, bare_found),
+        recall=_recall(corpus, vectors, _matching(corpus, Criteria()), bare_found),
     )
     lines = [bare]
     for name, criteria in _CASES:
         seconds, found = await _timed(vectors, partial(_search, nearest, criteria))
-        rows = everything
-        if criteria.namespace is not None:
-            rows = np.flatnonzero(np.array(corpus.namespaces) == criteria.namespace)
-        recall = _recall(corpus, vectors, rows, found)
-        lines.append(_line(f"by meaning, {name}", len(rows), seconds, recall=recall, bare=bare))
+        recall = _recall(corpus, vectors, rows_of[name], found)
+        lines.append(_line(f"by meaning, {name}", len(rows_of[name]), seconds, recall=recall, bare=bare))
     for name, criteria in _CASES:
         seconds, _ = await _timed(words, partial(_by_words, full_text, criteria))
-        lines.append(_line(f"by words, {name}", len(matrix), seconds))
+        lines.append(_line(f"by words, {name}", len(rows_of[name]), seconds))
     async with _whole(database, corpus.provider) as ask:
         seconds, _ = await _timed(words, partial(ask.search, limit=TOP))
     lines.append(_line("by both, from the question to the records", len(matrix), seconds))
@@ -175,6 +173,13 @@ async def _measure_all(
         _line(f"by meaning, while {_WRITES_A_SECOND} records/s are written", len(matrix), seconds, bare=bare)
     )
     return lines
+
+
+def _matching(corpus: _Corpus, criteria: Criteria) -> NDArray[np.int64]:
+    """Return the rows whose records a search with these criteria may find."""
+    if criteria.namespace is None:
+        return np.arange(len(corpus.namespaces))
+    return np.flatnonzero(np.array(corpus.namespaces) == criteria.namespace)
 
 
 async def _bare(database: Database, vector: Matrix) -> list[bytes]:
@@ -187,11 +192,18 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
     return [match.text_hash for match in near.matches if match.text_hash is not None]
 
 
+class _NoCache(VectorCache):
+    """Keeps nothing: otherwise only the warm-up would embed the questions, and not what is timed."""
+
+    async def set(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Do nothing."""
+
+
 @asynccontextmanager
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
     """Open the queries as the command line uses them: questions are embedded, and records are read."""
     breaker = Breaker(Dependency.EMBEDDER, _serves, on_recovery=lambda: None)
-    embedder = Embedder(provider, VectorCache(MODEL), breaker)
+    embedder = Embedder(provider, _NoCache(MODEL), breaker)
     synonyms = load_groups(ThesaurusSettings())
     yield build_queries(database, by_meaning(database, embedder), synonyms=synonyms)
     await breaker.close()

@@ -15,12 +15,13 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, save_model
+from onnx.external_data_helper import set_external_data
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from datastorage.embedding import build_provider
-from datastorage.embedding.modelfolder import read_folder
+from datastorage.embedding.modelfolder import ModelFolder, Pooling, read_folder
 from datastorage.embedding.onnx import Limits, OnnxProvider
 from datastorage.embedding.provider import EmbedderBusyError, probe
 from datastorage.embedding.sentencemodel import Run, SentenceModel, StoppedError
@@ -122,6 +123,16 @@ class Folder:
     def model(self, made: ModelProto) -> "Folder":
         save_model(made, str(self.path / "model.onnx"))
         return self
+
+    def elsewhere(self, location: str, file: Path, table: Any) -> None:
+        """Have the words' vectors in a file, which the model names as its ``location``."""
+        made = small()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(table.tobytes())
+        [weights] = made.graph.initializer
+        set_external_data(weights, location)
+        weights.ClearField("raw_data")
+        (self.path / "model.onnx").write_bytes(made.SerializeToString())
 
     def write(self, name: str, content: Any) -> "Folder":
         (self.path / name).parent.mkdir(exist_ok=True)
@@ -236,6 +247,74 @@ def test_the_identity_is_that_of_everything_that_the_vectors_depend_on(folder: F
     assert len(set(seen)) == len(seen)
     folder.write("README.json", {})
     assert folder.identity == seen[-1]
+
+
+@pytest.mark.parametrize("model", ["model.onnx", "onnx/model.onnx"])
+@pytest.mark.parametrize(
+    ("location", "file"),
+    [
+        ("weights.bin", "weights.bin"),
+        ("./weight_0", "weight_0"),
+        ("weights/layer0.bin", "weights/layer0.bin"),
+        ("weights//./layer0.bin", "weights/layer0.bin"),
+        ("model.onnx_data/0", "model.onnx_data/0"),
+        ("model.onnx_data", "model.onnx_data"),
+    ],
+)
+async def test_weights_in_another_file_count_by_any_name(
+    folder: Folder, model: str, location: str, file: str
+) -> None:
+    made = (folder.path / model).parent
+    folder.elsewhere(location, made / file, TABLE)
+    (folder.path / "model.onnx").rename(folder.path / model)
+    seen, before = folder.identity, await folder.embed("pod")
+    (made / file).write_bytes(TABLE[::-1].tobytes())
+    assert not np.allclose(await folder.embed("pod"), before)
+    assert folder.identity != seen
+
+
+def test_weights_behind_a_link_count(folder: Folder, tmp_path: Path) -> None:
+    """The caches of Hugging Face consist of links, and old versions of onnxruntime follow them."""
+    folder.elsewhere("weights.bin", tmp_path / "blob", TABLE)
+    (folder.path / "weights.bin").symlink_to(tmp_path / "blob")
+    seen = folder.identity
+    (tmp_path / "blob").write_bytes(b"others")
+    assert folder.identity != seen
+
+
+def test_no_other_file_changes_the_identity(folder: Folder, tmp_path: Path) -> None:
+    folder.elsewhere("weights.bin", folder.path / "weights.bin", TABLE)
+    seen = folder.identity
+    for name in ("README.md", ".gitattributes", "model_quantized.onnx", "model_fp16.onnx_data", "vocab.txt"):
+        (folder.path / name).write_bytes(b"anything")
+    for name in (".git/index", "onnx/model.onnx", "onnx/model.onnx_data", "another/weights"):
+        folder.write(name, "anything")
+    (tmp_path / "weights.bin").write_bytes(b"in no directory of the model")
+    os.mkfifo(folder.path / "location")  # to read it would never end
+    assert folder.identity == seen
+
+
+def test_what_is_outside_of_the_directory_is_not_read(folder: Folder, tmp_path: Path) -> None:
+    outside = tmp_path / "weights.bin"
+    for location in ("../weights.bin", str(outside)):
+        folder.elsewhere(location, outside, TABLE)
+        seen = folder.identity
+        outside.write_bytes(b"others")
+        assert folder.identity == seen
+        assert "can't be loaded" in folder.refusal()
+
+
+def test_names_under_which_vectors_are_stored_do_not_change(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "model.onnx", "README.md"):
+        (tmp_path / name).write_text(name)
+    model = ModelFolder(
+        "m", tmp_path / "model.onnx", tmp_path / "tokenizer.json", Pooling.MEAN,
+        normalised=True, lower_case=False, max_tokens=256, pad_id=0,
+    )  # fmt: skip
+    assert model.identity() == "m@b1dcc3d39432"
+    for name in ("model.onnx_data", "model.onnx.data"):
+        (tmp_path / name).write_text(name)
+    assert model.identity() == "m@c6ec240b5b02"
 
 
 def negated(graph: Graph) -> None:

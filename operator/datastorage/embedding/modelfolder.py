@@ -6,13 +6,14 @@ a model that would be used in a wrong way is refused at the start.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from datastorage.embedding.modelname import checked_model_name
+from datastorage.embedding.weightfiles import weight_files
 from datastorage.errors import ConfigurationError
 from datastorage.files import read_file
 from datastorage.variables import PREFIX
@@ -69,6 +70,9 @@ class ModelFolder:
     def identity(self) -> str:
         """Return the name with a digest of everything that the vectors depend on. Reads all of the model.
 
+        Vectors are stored under this name: for the same files, it must stay the same. Files that the model
+        does not read don't count, such as a README, or another export beside it.
+
         Raises ConfigurationError if a file can't be read.
         """
         digest = hashlib.sha256()
@@ -82,10 +86,11 @@ class ModelFolder:
         digest.update(json.dumps(made).encode())
         return f"{self.name}@{digest.hexdigest()[:_DIGEST_CHARACTERS]}"
 
-    def _weights(self) -> Iterator[Path]:
-        """Yield the model's file, and those beside it in which a large model has its weights."""
-        yield self.model
-        yield from sorted(self.model.parent.glob(f"{self.model.name}[._]data*"))
+    def _weights(self) -> list[Path]:
+        try:
+            return list(weight_files(self.model))
+        except OSError as error:
+            raise _unreadable(Path(error.filename or self.model), error) from error
 
 
 def read_folder(directory: str, name: str) -> ModelFolder:
