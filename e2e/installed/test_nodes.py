@@ -70,7 +70,13 @@ async def test_the_node_of_postgres_fails(
             await asyncio.to_thread(nodes.start, node)
         await installation.wait_complete()
     say(f"the node of PostgreSQL stopped: {counted}")
-    assert client_pod.datastorage(*listing).returncode == 0
+
+    async def answered() -> bool:
+        done = await asyncio.to_thread(client_pod.datastorage, *listing, check=False)
+        return done.returncode == 0
+
+    # For seconds after a node is back, its pods are ready and have no route from everywhere yet.
+    await until(answered, seconds=SETTLE_SECONDS, what="the API answers again")
 
 
 async def test_a_second_pod_is_evicted_only_when_the_first_is_replaced(installation: Installation) -> None:
