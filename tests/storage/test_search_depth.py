@@ -16,7 +16,7 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.hits import HitReader
 from datastorage.storage.ranking import RankLimits
 from datastorage.storage.wording import Wording
-from harness.objects import audit_record
+from harness.objects import TRACE_SPEC, action_trace, audit_record
 from harness.postgres import TestDatabase
 from tests.support.archive import SearchableArchive, searchable
 
@@ -73,6 +73,32 @@ async def test_of_a_recurring_event_few_records_are_ranked_the_newest(archive: S
     created = sorted(match.place.key.created_at for match in found.matches)
     assert len(created) == 3 + 5
     assert f"{created[3]:%FT%TZ}" == _NEW.format(0, 55)
+
+
+async def test_earlier_generations_of_traces_do_not_hide_one_that_says_the_same(
+    archive: SearchableArchive,
+) -> None:
+    """All say the same at first; one never says anything else, and is the oldest."""
+
+    def uid_of(number: int) -> str:
+        return f"00000000-0000-4000-8000-{number:012}"
+
+    def trace(number: int, generation: int, reasoning: str, created: str) -> dict[str, Any]:
+        spec = {**TRACE_SPEC, "model": {"reasoning": reasoning}}
+        return action_trace(spec, uid=uid_of(number), generation=generation, creationTimestamp=created)
+
+    await archive.put(
+        trace(0, 1, "registry is asked again", _OLD.format(0)),
+        *(
+            trace(n, generation, reasoning, _NEW.format(0, n))
+            for n in range(1, 31)
+            for generation, reasoning in ((1, "registry is asked again"), (2, "all is well"))
+        ),
+    )
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
+    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=3)
+    assert found is not None
+    assert [match.place.key.uid for match in found.matches] == [uid_of(0)]
 
 
 async def test_an_incident_with_all_the_newest_records_does_not_hide_others(

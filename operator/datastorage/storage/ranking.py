@@ -27,12 +27,12 @@ def _since(parameter: str) -> str:
     return f"r.created_at >= coalesce({parameter}::timestamptz, '-infinity')"
 
 
-def _few_of_each_text(rows: str) -> str:
-    """Return the SQL for the newest $13 rows of each text, the newest row first."""
+def _few_of_each_text(rows: str, condition: str) -> str:
+    """Return the SQL for the newest $13 rows of each text that meet the condition, the newest row first."""
     return f"""SELECT uid, generation, created_at, spec_hash, diverged, text_hash, search FROM (
             SELECT *, row_number() OVER (
                 PARTITION BY {_TEXT} ORDER BY created_at DESC, generation DESC) AS nth
-            FROM {rows}) AS numbered
+            FROM {rows} AS r WHERE {condition}) AS numbered
         WHERE nth <= $13 ORDER BY created_at DESC OFFSET 0"""  # noqa: S608  # names and numbers of our own
 
 
@@ -50,9 +50,10 @@ _ALL: Final = f"""matching AS (
 _NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))} LIMIT $14),
     traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))} LIMIT $14),
     matching AS MATERIALIZED (
-        (SELECT 'audit_records' AS table_name, r.* FROM ({_few_of_each_text("records")}) AS r LIMIT $10)
+        (SELECT 'audit_records' AS table_name, r.* FROM ({_few_of_each_text("records", "true")}) AS r
+        LIMIT $10)
         UNION ALL
-        (SELECT 'action_traces', r.* FROM ({_few_of_each_text("traces")}) AS r WHERE {{newest}} LIMIT $10))
+        (SELECT 'action_traces', r.* FROM ({_few_of_each_text("traces", "{newest}")}) AS r LIMIT $10))
 """  # noqa: S608  # the names of our own tables
 # The tables that may have more.
 _FULL: Final = """ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10
