@@ -17,8 +17,7 @@ TABLES = {"AuditRecord": "audit_records", "ActionTrace": "action_traces"}
 CORRELATION = "rr-checkout-oom-4f7a"
 # The time of the story that becomes now: the analysis has begun, and nothing is chosen yet. A trace's
 # creation time is the real one, and must fit between the others.
-# The time of the last step in the manifests.
-ENDED_AT = datetime(2026, 3, 14, 9, 42, 23, tzinfo=UTC)
+PLAYED_AT = datetime(2026, 3, 14, 9, 26, 56, tzinfo=UTC)
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 
@@ -26,9 +25,9 @@ def play_story(demo: Demo) -> None:
     """Apply each manifest and wait until what it says is in the archive and in the object's status."""
     demo.narrator.heading("A remediation: alert, analysis, workflow, execution, assessment")
     demo.narrator.say(
-        f"kubectl apply of {STORY.name}/*.yaml, as if it had just ended; ttlSecondsAfterStored: {demo.ttl}"
+        f"kubectl apply of {STORY.name}/*.yaml, as if it were now, with ttlSecondsAfterStored: {demo.ttl}"
     )
-    later = datetime.now(UTC).replace(microsecond=0) - ENDED_AT
+    later = datetime.now(UTC).replace(microsecond=0) - PLAYED_AT
     for path in sorted(STORY.glob("*.yaml")):
         manifest = yaml.safe_load(_moved(path.read_text(), later))
         if manifest["kind"] not in TABLES:

@@ -41,6 +41,14 @@ def others(count: int) -> list[dict[str, Any]]:
     return [said(f"registry refused image{n}", f"other{n}", _OLD.format(n), f"rr-{n}") for n in range(count)]
 
 
+def later(count: int) -> list[dict[str, Any]]:
+    """Return records of March with other words."""
+    return [
+        said(f"something else {n}", f"later{n}", f"2026-03-01T00:{n // 60:02}:{n % 60:02}Z")
+        for n in range(count)
+    ]
+
+
 def names(result: SearchResult) -> list[str]:
     return [hit.record.name for hit in result.hits]
 
@@ -65,14 +73,32 @@ async def test_an_event_that_recurs_does_not_hide_what_other_records_say(archive
     assert len([name for name in found if name.startswith("storm")]) == 3
 
 
-async def test_of_a_recurring_event_few_records_are_ranked_the_newest(archive: SearchableArchive) -> None:
+async def test_what_a_recurring_event_would_hide_is_ranked_as_well(archive: SearchableArchive) -> None:
     await archive.put(*others(3), *storm("registry is away", 60))
     full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
-    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=20)
+    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=3)
     assert found is not None
     created = sorted(match.place.key.created_at for match in found.matches)
-    assert len(created) == 3 + 5
-    assert f"{created[3]:%FT%TZ}" == _NEW.format(0, 55)
+    assert [f"{time:%FT%TZ}" for time in created] == [
+        *(_OLD.format(n) for n in range(3)), *(_NEW.format(0, n) for n in range(57, 60)),
+    ]  # fmt: skip
+    assert not found.is_all
+
+
+async def test_older_rows_are_looked_for_where_an_event_fills_a_time(archive: SearchableArchive) -> None:
+    """The rows are first looked for in a time in which there are enough of them."""
+    await archive.put(
+        *others(20),
+        *(
+            said(f"something else {n}", f"w{n}", f"2026-01-02T00:{n // 60:02}:{n % 60:02}Z")
+            for n in range(400)
+        ),
+        *storm("registry is away", 200),
+    )
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
+    found = await full_text.find(Criteria(), Wording(["registry"]), limit=30, per_text=3)
+    assert found is not None
+    assert len(found.matches) == 20 + 3
 
 
 async def test_earlier_generations_of_traces_do_not_hide_one_that_says_the_same(
@@ -122,15 +148,21 @@ async def test_a_search_that_goes_by_words_alone_looks_as_far_down(archive: Sear
     assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in found.degraded
 
 
-async def test_rows_of_a_word_are_bounded_though_the_newest_records_lack_it(
+async def test_a_recurring_event_does_not_hide_its_own_record_with_a_rare_word(
     archive: SearchableArchive,
 ) -> None:
-    """A word that is in none of the newest records counts as rare, and nobody knows how many have it."""
-    await archive.put(*storm("registry is away x{n}", 60))
-    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, found=20))
-    found = await full_text.find(Criteria(), Wording(["registry"]), limit=50, per_text=3)
+    """Records with the same text may have other details, which are searched by words, too.
+
+    None of the newest records has one of the words, so that both count as rare.
+    """
+    first = said("probe of checkout failed", "approved", _OLD.format(0))
+    first["spec"]["details"] = {"approver": "okafor"}
+    await archive.put(first, *storm("probe of checkout failed", 20), *later(560))
+    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
+    found = await full_text.find(Criteria(), Wording(["probe", "okafor"]), limit=20, per_text=3)
     assert found is not None
-    assert (len(found.matches), found.is_all) == (20, False)
+    created = [match.place.key.created_at for match in found.matches]
+    assert f"{created[0]:%FT%TZ}" == _OLD.format(0)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +225,26 @@ async def test_where_looking_further_down_fails_what_was_found_is_the_answer(
     found = await archive.ask.search("registry", mode=SearchMode.TEXT, limit=10)
     assert len(limits) == 2
     assert 3 <= len(found.hits) < 10
+
+
+async def test_where_a_part_fails_further_down_what_both_have_found_is_the_answer(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.put(*others(3), *storm("registry is away x{n}", 120, "rr-storm"))
+    expected = await archive.ask.search("something refused", limit=3)
+    find, limits = FullText.find, []
+
+    async def refused_later(self: FullText, *arguments: Any, limit: int, per_text: int) -> Any:
+        limits.append(limit)
+        if len(limits) > 1:
+            raise WorkRefusedError("it took too long")
+        return await find(self, *arguments, limit=limit, per_text=per_text)
+
+    monkeypatch.setattr(FullText, "find", refused_later)
+    found = await archive.ask.search("registry away", limit=20)
+    assert len(limits) == 2
+    assert (found.mode, found.degraded) == (SearchMode.HYBRID, None)
+    assert expected.hits
 
 
 async def test_hits_that_the_answer_has_no_room_for_are_counted(archive: SearchableArchive) -> None:

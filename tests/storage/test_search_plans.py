@@ -400,7 +400,7 @@ async def test_the_indexes_of_the_vectors_are_known(database: Database) -> None:
 
 _RANKINGS = pytest.mark.parametrize(
     ("sql", "newest"),
-    [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5, None, None, 10, 20_000))],
+    [(ranking.RANK_ALL, ()), (ranking.RANK_NEWEST, (5, None, None, 10, 5))],
     ids=["all", "newest"],
 )
 

@@ -60,6 +60,10 @@ def test_words_with_vowel_signs_or_accents_of_their_own_are_none(word: str) -> N
     assert found(word) == []
 
 
+def test_an_identifier_beside_a_word_with_vowel_signs_is_one() -> None:
+    assert found("कोड=10.0.7.33") == ["10.0.7.33"]
+
+
 @pytest.mark.parametrize("code", ["137", "404", "40P01", "E1234", "10msx", "v23", "deadbee1"])
 def test_other_words_with_digits_are_codes(code: str) -> None:
     assert found(code) == [code]

@@ -4,6 +4,7 @@ Identifiers have a digit, punctuation inside, or capitals where a sentence has n
 identifier is a better answer than others that are nearer in meaning.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -36,7 +37,7 @@ def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
     is_all_capitals = len(words) > 1 and " ".join(words).isupper()  # a single word may be a code alone
     before = ""
     for word in map(_bare, map(in_one_form, words)):
-        for part in () if _has_vowel_signs(word) else _parts(word):
+        for part in itertools.filterfalse(_has_vowel_signs, _parts(word)):
             if _INSIDE.search(part):
                 yield part, 2
             elif not _AMOUNT.fullmatch(part) and (

@@ -144,6 +144,8 @@ class Searcher:
             except TransientError as error:
                 _log.info("A search could not look further down, so it shows what it has: %s", error)
                 break
+            if further.degraded is not None and found.degraded is None:
+                break  # what meaning and words have found together is better than what one finds alone
             found = replace(further, degraded=found.degraded or further.degraded)
             page = _page(found, limit, flat=flat)
         return await self._result(found, page, criteria)

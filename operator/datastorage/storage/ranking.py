@@ -27,13 +27,20 @@ def _since(parameter: str) -> str:
     return f"r.created_at >= coalesce({parameter}::timestamptz, '-infinity')"
 
 
-def _few_of_each_text(rows: str, condition: str) -> str:
-    """Return the SQL for the newest $13 rows of each text that meet the condition, the newest row first."""
-    return f"""SELECT uid, generation, created_at, spec_hash, diverged, text_hash, search FROM (
-            SELECT *, row_number() OVER (
-                PARTITION BY {_TEXT} ORDER BY created_at DESC, generation DESC) AS nth
-            FROM {rows} AS r WHERE {condition}) AS numbered
-        WHERE nth <= $13 ORDER BY created_at DESC OFFSET 0"""  # noqa: S608  # names and numbers of our own
+def _newest_rows(rows: str, condition: str) -> str:
+    """Return the SQL for the newest $10 rows that meet the condition, and others that say something else.
+
+    The others are the newest $10 of which no more than $13 have the same text. ``few`` counts these.
+    """
+    return f"""SELECT uid, generation, created_at, spec_hash, diverged, text_hash, search, few FROM (
+            SELECT *, count(*) FILTER (WHERE nth <= $13) OVER by_time AS few,
+                row_number() OVER by_time AS place
+            FROM (
+                SELECT *, row_number() OVER (
+                    PARTITION BY {_TEXT} ORDER BY created_at DESC, generation DESC) AS nth
+                FROM {rows} AS r WHERE {condition}) AS of_texts
+            WINDOW by_time AS (ORDER BY created_at DESC ROWS UNBOUNDED PRECEDING)) AS numbered
+        WHERE place <= $10 OR nth <= $13 AND few <= $10"""  # noqa: S608  # names and numbers of our own
 
 
 # All rows that meet the condition.
@@ -42,23 +49,20 @@ _ALL: Final = f"""matching AS (
     UNION ALL
     SELECT 'action_traces', r.* FROM ({_rows(Table.ACTION_TRACES)}) AS r WHERE {{newest}})
 """  # noqa: S608  # the names of our own tables
-# The newest of them in each table, $10 at most, of the time since $11 or $12. Of each text, these are the
-# newest $13: otherwise an event that recurs every minute would be all that is ranked. PostgreSQL finds all
-# rows first, by the index of their words: if it knew of the limit, it would rather walk the rows from the
-# newest one, and so read the whole archive for a word that it believes more frequent than it is. It stops
-# after $14 rows, in any order, because nothing else bounds those of a word that the newest records lack.
-_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))} LIMIT $14),
-    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))} LIMIT $14),
+# The newest of them in each table, of the time since $11 or $12: $10, and as many more that an event which
+# recurs every minute would hide otherwise. PostgreSQL finds all these rows first, by the index of their
+# words: if it knew of the limit, it would rather walk the rows from the newest one, and so read the whole
+# archive for a word that it believes more frequent than it is.
+_NEWEST: Final = f"""records AS MATERIALIZED ({_rows(Table.AUDIT_RECORDS, _since("$11"))}),
+    traces AS MATERIALIZED ({_rows(Table.ACTION_TRACES, _since("$12"))}),
     matching AS MATERIALIZED (
-        (SELECT 'audit_records' AS table_name, r.* FROM ({_few_of_each_text("records", "true")}) AS r
-        LIMIT $10)
+        SELECT 'audit_records' AS table_name, r.* FROM ({_newest_rows("records", "true")}) AS r
         UNION ALL
-        (SELECT 'action_traces', r.* FROM ({_few_of_each_text("traces", "{newest}")}) AS r LIMIT $10))
+        SELECT 'action_traces', r.* FROM ({_newest_rows("traces", "{newest}")}) AS r)
 """  # noqa: S608  # the names of our own tables
-# The tables that may have more.
-_FULL: Final = """ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) = $10
-        OR $14 = (SELECT count(*) FROM records) AND m.table_name = 'audit_records'
-        OR $14 = (SELECT count(*) FROM traces) AND m.table_name = 'action_traces')"""
+# The tables that may have more, and those in which no event hides the others.
+_FULL: Final = "ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING count(*) >= $10)"
+_VARIED: Final = "ARRAY(SELECT m.table_name FROM matching AS m GROUP BY 1 HAVING max(m.few) >= $14)"
 
 # PostgreSQL keeps a long value compressed, and every function unpacks it again: for questions of many words
 # among long records, that took most of the time. So it is unpacked once per row. This function returns a
@@ -118,7 +122,7 @@ def _ranking(matching: str, more: str = "") -> str:
 
 
 RANK_ALL: Final = _ranking(_ALL)
-RANK_NEWEST: Final = _ranking(_NEWEST, f", {_FULL} AS full_tables")
+RANK_NEWEST: Final = _ranking(_NEWEST, f", {_FULL} AS full_tables, {_VARIED} AS varied_tables")
 # In an archive with many records, words that together are in more than this share of them select no records,
 # and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
@@ -127,6 +131,8 @@ _KNOWN_SHARE: Final = 0.005
 # The newest records with a word are looked for in a time that is so many times as long as should be enough,
 # and at last in all time.
 _WIDER: Final = (2, 16, 128)
+# The attempt after which no others are looked for if there are enough rows, though they say the same.
+_LAST_OF_FULL: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ class Ranked:
     rows: Sequence[Any]
     """They may be there more than once."""
     is_all: bool
-    """Whether all records that the words select were ranked, and not only the newest of them."""
+    """Whether a larger limit would find no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +158,9 @@ class RankLimits:
     """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
     others, and reading those takes most of the time."""
     newest_of_text: int = 10
-    """Of many records, so many of these rows have the same text."""
-    found: int = 20_000
-    """Of many records, so many rows of each table are looked at, to tell which are the newest: a tenth of a
-    second for each. Only a word that the newest records lack, and many older ones have, is in more."""
+    """As many others are ranked if the newest ones say the same: so many of them have the same text."""
+    varied: int = 100
+    """Older rows are looked for until there are so many of these others."""
 
 
 class Ranking:
@@ -226,17 +231,20 @@ class Ranking:
         rows: list[Any] = []
         full: frozenset[Table] = frozenset()
         left = criteria.tables
-        for since in self._times(share):
-            found, also_full = await self._newest_of(replace(criteria, tables=left), condition, since)
+        for attempt, since in enumerate(self._times(share)):
+            found, also_full, varied = await self._newest_of(replace(criteria, tables=left), condition, since)
             rows, full = rows + found, full | also_full
-            left = frozenset(table for table in left - full if since.get(table) is not None)
+            left = frozenset(table for table in left - (full & varied) if since.get(table) is not None)
+            if attempt == _LAST_OF_FULL:  # there may be any number of rows
+                left -= full
             if not left:
                 break
         return rows, full
 
     async def _newest_of(
         self, criteria: Criteria, condition: str, since: Mapping[Table, datetime | None]
-    ) -> tuple[list[Any], frozenset[Table]]:
+    ) -> tuple[list[Any], frozenset[Table], frozenset[Table]]:
+        """Also return the tables in which more may meet it, and those whose rows are varied."""
         times = (since.get(Table.AUDIT_RECORDS), since.get(Table.ACTION_TRACES))
         rows = await self._connection.fetch(
             RANK_NEWEST,
@@ -245,10 +253,11 @@ class Ranking:
             self._max_rows,
             *times,
             self._limits.newest_of_text,
-            self._limits.found,
+            min(self._limits.varied, self._max_rows),
             *criteria.arguments,
         )
-        return list(rows), frozenset(map(Table, rows[0]["full_tables"] if rows else ()))
+        full, varied = (rows[0][of_tables] if rows else () for of_tables in ("full_tables", "varied_tables"))
+        return list(rows), frozenset(map(Table, full)), frozenset(map(Table, varied))
 
     def _times(self, share: float) -> Iterator[Mapping[Table, datetime | None]]:
         """Yield the times since which to look for each table's rows, one after the other; None for all."""
