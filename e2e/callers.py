@@ -135,7 +135,7 @@ def forged(token: str) -> dict[str, str]:
         "no algorithm": f"{unsigned}.{body}.",
         "no signature": f"{head}.{body}.",
         "a changed signature": f"{head}.{body}.{signature[::-1]}",
-        "no token": "abc",
+        "no token": "not-a-token-at-all",
     }
 
 
