@@ -1,6 +1,6 @@
 """A search looks as far down as it must, and goes on by one way if the other fails."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from datastorage.query.search import Searcher
 from datastorage.query.searchresult import SearchResult
 from datastorage.storage import clues
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.fulltext import FullText
+from datastorage.storage.fulltext import FullText, Worded
 from datastorage.storage.hits import HitReader
 from datastorage.storage.ranking import RankLimits
 from datastorage.storage.wording import Wording
@@ -63,6 +63,39 @@ def without_vectors(archive: SearchableArchive) -> Searcher:
     return Searcher(HitReader(archive.questions), FullText(archive.questions), None)
 
 
+async def worded(archive: SearchableArchive, words: Sequence[str], *, limit: int) -> Worded:
+    """Return what has the words, where 30 rows are ranked, and of those that say the same 5 among others."""
+    limits = RankLimits(few_records=10, newest=30, newest_of_text=5)
+    found = await FullText(archive.questions, limits=limits).find(
+        Criteria(), Wording(words), limit=limit, per_text=3
+    )
+    assert found is not None
+    return found
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, finder: object, error: TransientError) -> None:
+    """Let the ``find`` of a class or module fail."""
+
+    async def refused(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(finder, "find", refused)
+
+
+def refuse_further_down(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the search by words fail from the second time on; return the list of the limits that it gets."""
+    find, limits = FullText.find, list[int]()
+
+    async def refused_later(self: FullText, *arguments: Any, limit: int, per_text: int) -> Any:
+        limits.append(limit)
+        if len(limits) > 1:
+            raise WorkRefusedError("it took too long")
+        return await find(self, *arguments, limit=limit, per_text=per_text)
+
+    monkeypatch.setattr(FullText, "find", refused_later)
+    return limits
+
+
 @pytest.mark.oldest_postgres
 async def test_an_event_that_recurs_does_not_hide_what_other_records_say(archive: SearchableArchive) -> None:
     """More records say the same than are ranked; three of them are shown."""
@@ -75,9 +108,7 @@ async def test_an_event_that_recurs_does_not_hide_what_other_records_say(archive
 
 async def test_what_a_recurring_event_would_hide_is_ranked_as_well(archive: SearchableArchive) -> None:
     await archive.put(*others(3), *storm("registry is away", 60))
-    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
-    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=3)
-    assert found is not None
+    found = await worded(archive, ["registry"], limit=20)
     created = sorted(match.place.key.created_at for match in found.matches)
     assert [f"{time:%FT%TZ}" for time in created] == [
         *(_OLD.format(n) for n in range(3)), *(_NEW.format(0, n) for n in range(57, 60)),
@@ -95,9 +126,7 @@ async def test_older_rows_are_looked_for_where_an_event_fills_a_time(archive: Se
         ),
         *storm("registry is away", 200),
     )
-    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
-    found = await full_text.find(Criteria(), Wording(["registry"]), limit=30, per_text=3)
-    assert found is not None
+    found = await worded(archive, ["registry"], limit=30)
     assert len(found.matches) == 20 + 3
 
 
@@ -121,9 +150,7 @@ async def test_earlier_generations_of_traces_do_not_hide_one_that_says_the_same(
             for generation, reasoning in ((1, "registry is asked again"), (2, "all is well"))
         ),
     )
-    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
-    found = await full_text.find(Criteria(), Wording(["registry"]), limit=20, per_text=3)
-    assert found is not None
+    found = await worded(archive, ["registry"], limit=20)
     assert [match.place.key.uid for match in found.matches] == [uid_of(0)]
 
 
@@ -158,9 +185,7 @@ async def test_a_recurring_event_does_not_hide_its_own_record_with_a_rare_word(
     first = said("probe of checkout failed", "approved", _OLD.format(0))
     first["spec"]["details"] = {"approver": "okafor"}
     await archive.put(first, *storm("probe of checkout failed", 20), *later(560))
-    full_text = FullText(archive.questions, limits=RankLimits(few_records=10, newest=30, newest_of_text=5))
-    found = await full_text.find(Criteria(), Wording(["probe", "okafor"]), limit=20, per_text=3)
-    assert found is not None
+    found = await worded(archive, ["probe", "okafor"], limit=20)
     created = [match.place.key.created_at for match in found.matches]
     assert f"{created[0]:%FT%TZ}" == _OLD.format(0)
 
@@ -173,10 +198,7 @@ async def test_where_words_can_not_be_searched_meaning_is_the_answer(
 ) -> None:
     await archive.put(*others(3))
 
-    async def refused(*_: Any, **__: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(FullText, "find", refused)
+    refuse(monkeypatch, FullText, error)
     found = await archive.ask.search("registry refused image1")
     assert (found.mode, found.degraded) == (SearchMode.VECTOR, str(error))
     assert names(found)[0] == "other1"
@@ -185,10 +207,7 @@ async def test_where_words_can_not_be_searched_meaning_is_the_answer(
 async def test_where_neither_can_be_searched_the_error_is_that_of_the_words(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused(*_: Any, **__: Any) -> Any:
-        raise WorkRefusedError("it took too long")
-
-    monkeypatch.setattr(FullText, "find", refused)
+    refuse(monkeypatch, FullText, WorkRefusedError("it took too long"))
     with pytest.raises(WorkRefusedError, match="it took too long"):
         await without_vectors(archive).search(
             "registry", Criteria(), mode=SearchMode.HYBRID, limit=10, flat=False
@@ -200,10 +219,7 @@ async def test_where_clues_can_not_be_looked_up_the_ranking_is_the_answer(
 ) -> None:
     await archive.put(*others(3))
 
-    async def refused(*_: Any, **__: Any) -> Any:
-        raise WorkRefusedError("it was interrupted")
-
-    monkeypatch.setattr(clues, "find", refused)
+    refuse(monkeypatch, clues, WorkRefusedError("it was interrupted"))
     found = await archive.ask.search("registry refused image1", mode=SearchMode.TEXT)
     assert names(found)[0] == "other1"
     assert found.degraded is None
@@ -213,15 +229,7 @@ async def test_where_looking_further_down_fails_what_was_found_is_the_answer(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive.put(*others(3), *storm("registry is away x{n}", 120, "rr-storm"))
-    find, limits = FullText.find, []
-
-    async def refused_later(self: FullText, *arguments: Any, limit: int, per_text: int) -> Any:
-        limits.append(limit)
-        if len(limits) > 1:
-            raise WorkRefusedError("it took too long")
-        return await find(self, *arguments, limit=limit, per_text=per_text)
-
-    monkeypatch.setattr(FullText, "find", refused_later)
+    limits = refuse_further_down(monkeypatch)
     found = await archive.ask.search("registry", mode=SearchMode.TEXT, limit=10)
     assert len(limits) == 2
     assert 3 <= len(found.hits) < 10
@@ -232,15 +240,7 @@ async def test_where_a_part_fails_further_down_what_both_have_found_is_the_answe
 ) -> None:
     await archive.put(*others(3), *storm("registry is away x{n}", 120, "rr-storm"))
     expected = await archive.ask.search("something refused", limit=3)
-    find, limits = FullText.find, []
-
-    async def refused_later(self: FullText, *arguments: Any, limit: int, per_text: int) -> Any:
-        limits.append(limit)
-        if len(limits) > 1:
-            raise WorkRefusedError("it took too long")
-        return await find(self, *arguments, limit=limit, per_text=per_text)
-
-    monkeypatch.setattr(FullText, "find", refused_later)
+    limits = refuse_further_down(monkeypatch)
     found = await archive.ask.search("registry away", limit=20)
     assert len(limits) == 2
     assert (found.mode, found.degraded) == (SearchMode.HYBRID, None)

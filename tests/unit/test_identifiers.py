@@ -1,12 +1,12 @@
 """Which words of a question are identifiers, and which only look like one."""
 
-import time
 from itertools import product
 from typing import Final
 
 import pytest
 
 from datastorage.query.identifiers import identifiers
+from tests.support.cputime import best_cpu_seconds
 
 _DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _QUESTION: Final = 16_384  # characters
@@ -127,9 +127,4 @@ def test_the_time_is_linear_in_hostile_words(part: str, end: str) -> None:
 
 def _seconds(part: str, end: str, size: int) -> float:
     word = (part * size)[: max(size - len(end), size // 2)] + end[: size // 2]
-    best = float("inf")
-    for _ in range(3):
-        started = time.process_time()
-        found(word)
-        best = min(best, time.process_time() - started)
-    return best
+    return best_cpu_seconds(lambda: found(word))

@@ -90,7 +90,7 @@ class FullText:
             looking,
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        of_words, by_clues = value_or_raise(answers[0]), _clues_or_none(answers[1])
+        of_words, by_clues = value_or_raise(answers[0]), _clues_if_looked_up(answers[1])
         if of_words is None:
             return None
         ranked = {match.place: match for match in map(_match, of_words.rows)}
@@ -180,7 +180,7 @@ class FullText:
         )
 
 
-def _clues_or_none(outcome: ClueResult | BaseException) -> ClueResult:
+def _clues_if_looked_up(outcome: ClueResult | BaseException) -> ClueResult:
     """Return what the clues have found: nothing where PostgreSQL did not serve, since there is a ranking."""
     if isinstance(outcome, TransientError):
         _log.info("The answer is the ranking alone, because clues could not be looked up: %s", outcome)
