@@ -3,7 +3,10 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 from examples.demo.narrator import Narrator
 from examples.demo.stage import interruptible, own_directory, show_access, stage, until_interrupted
@@ -26,7 +29,14 @@ def main() -> int:
     parser.parse_args()
     settings = {name: value for name, value in os.environ.items() if name.startswith("DATASTORAGE_")}
     narrator = Narrator()
-    if settings:  # those of an earlier run name a database that is gone
+    unset = f"unset {' '.join(sorted(settings))}"
+    if (socket := _missing_socket(settings)) is not None:
+        narrator.failed(
+            f"The PostgreSQL of DATASTORAGE_DATABASE_URL is gone: {socket} does not exist",
+            [f"If these variables are those of an earlier run, remove them: {unset}"],
+        )
+        return 1
+    if settings:  # a server of an earlier run that can't be told to be gone is waited for
         narrator.say(f"The operator gets these variables of this shell: {', '.join(sorted(settings))}")
     try:
         with (
@@ -45,13 +55,19 @@ def main() -> int:
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
         if settings:
-            names = " ".join(sorted(settings))
-            notes = [*notes, f"If these variables are those of an earlier run, remove them: unset {names}"]
+            notes = [*notes, f"If these variables are those of an earlier run, remove them: {unset}"]
         narrator.failed(
             "A program does not start, or has ended by itself", [*str(error).splitlines(), *notes]
         )
         return 1
     return 0
+
+
+def _missing_socket(settings: Mapping[str, str]) -> Path | None:
+    """Return the folder of the database's socket, if the URL names one and there is none."""
+    url = urlsplit(settings.get("DATASTORAGE_DATABASE_URL", ""))
+    folders = [Path(host) for host in parse_qs(url.query).get("host", []) if host.startswith("/")]
+    return next((folder for folder in folders if not folder.exists()), None)
 
 
 if __name__ == "__main__":

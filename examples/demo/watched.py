@@ -50,6 +50,10 @@ MEASURES: Final = (
     ),
 )
 NEVER: Final = "-"
+EXPLANATION: Final = (
+    "DataStorageAbsent fires while the operator is frozen, and DataStorageVectorDBDegraded while vectors"
+    " can't be made. An alert without a time under FIRING was over before its rule's time had passed"
+)
 
 
 def check_alert_fires(demo: Demo) -> None:
@@ -91,6 +95,7 @@ def show_what_prometheus_saw(demo: Demo) -> None:
             for each in monitoring.episodes()
         ],
     )
+    demo.narrator.say(EXPLANATION)
 
 
 def show_queries(narrator: Narrator, monitoring: Monitoring) -> None:
