@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
+from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import SearchResult
 from datastorage.storage import clues, fulltext
@@ -323,11 +324,11 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
         before = await connection.fetchval("SELECT current_setting('statement_timeout')")
     clue = Clue("killed oom checkout")
     async with reading(own.store.database) as connection:  # the driver looks up the types of the statement
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == ClueResult(
+        assert await clues.find(connection, Criteria(), [clue], [None], PATIENT) == ClueResult(
             unmatched=(clue,)
         )
     async with reading(own.store.database, seconds=0.001) as connection:
-        assert await clues.find(connection, Criteria(), [clue], None, PATIENT) == ClueResult()
+        assert await clues.find(connection, Criteria(), [clue], [None], PATIENT) == ClueResult()
         with pytest.raises(asyncpg.InFailedSQLTransactionError):
             await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()
@@ -342,7 +343,7 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
     await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
     async with reading(own.store.database) as connection:
         found = await clues.find(
-            connection, Criteria(), [Clue("checkout killed oom")], None, replace(PATIENT, texts=3)
+            connection, Criteria(), [Clue("checkout killed oom")], [None], replace(PATIENT, texts=3)
         )
     assert len(found.records) == 3
 
@@ -362,8 +363,28 @@ async def test_a_small_record_may_have_lost_positions(
         )
         assert (row["method"] is not None) == is_compressed
         assert row["size"] < 8_000
-        found = await clues.find(connection, Criteria(), [Clue("queue ok")], None, PATIENT)
+        found = await clues.find(connection, Criteria(), [Clue("queue ok")], [None], PATIENT)
     assert len(found.records) == 1
+
+
+async def test_what_is_quoted_is_found_where_positions_are_lost(own: SearchableArchive) -> None:
+    await own.put(
+        _message(f"{'ok ' * 260} queue ok", name="lost"),
+        _message(f"{'ok ' * 260} queue fails", name="other"),
+        _message("queue of ok", name="short"),
+    )
+    for question in ('"queue ok"', '"queue ok" "ok ok"'):
+        assert names(await own.ask.search(question, mode=SearchMode.TEXT)) == ["lost"]
+    assert names(await own.ask.search('why "queue ok"'))[0] == "lost"
+    assert not names(await own.ask.search('"queue ok" "ok fails"', mode=SearchMode.TEXT))
+    assert not names(await own.ask.search('"queue ok" -queue', mode=SearchMode.TEXT))
+
+
+async def test_an_identifier_far_down_in_a_long_text_is_not_absent(own: SearchableArchive) -> None:
+    lines = (f"at com.example.shop.Handler{n}.handle(Handler{n}.java:{n})" for n in range(280))
+    await own.put(_message("Cart failed " + " ".join(lines)))
+    found = await absent_identifiers(own.ask, "why did com.example.shop.Handler277.handle break?", Filter())
+    assert found == []
 
 
 async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableArchive) -> None:
@@ -374,7 +395,7 @@ async def test_words_after_a_long_text_are_found_in_their_order(own: SearchableA
         *(_record({"message": before, "errorMessage": end}, name=name) for name, end in ends.items())
     )
     async with reading(own.store.database) as connection:
-        found = await clues.find(connection, Criteria(), [Clue("drained the noisy replica")], None, PATIENT)
+        found = await clues.find(connection, Criteria(), [Clue("drained the noisy replica")], [None], PATIENT)
         [place] = [record.place for record in found.records]
         assert await connection.fetchval(_NAME, place.key.uid) == "in order"
 

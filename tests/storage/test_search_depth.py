@@ -190,6 +190,17 @@ async def test_a_recurring_event_does_not_hide_its_own_record_with_a_rare_word(
     assert f"{created[0]:%FT%TZ}" == _OLD.format(0)
 
 
+async def test_shorter_records_do_not_hide_a_longer_one_that_says_the_same_and_more(
+    archive: SearchableArchive,
+) -> None:
+    """A record's length does not matter to a search by both, though its share of the words is smaller."""
+    long = said("probe of checkout failed", "long", _OLD.format(0))
+    long["spec"]["details"] = {"approver": "okafor", "log": " ".join(f"entry{n}" for n in range(1_500))}
+    await archive.put(long, *storm("probe of checkout failed", 6), *later(100))
+    result = await archive.ask.search("probe checkout okafor approver zebra", limit=3)
+    assert result.hits[0].record.name == "long"
+
+
 @pytest.mark.parametrize(
     "error", [WorkRefusedError("it took too long"), OverloadedError("no connection is free")], ids=str
 )

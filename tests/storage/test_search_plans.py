@@ -498,7 +498,8 @@ async def test_common_words_are_looked_for_among_the_newest_records_first(
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_clues_are_found_by_an_index(database: Database, criteria: Criteria) -> None:
     for condition in (None, "'padding' & !'word9'"):
-        arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100, 20)
+        asked = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], [condition, condition])
+        arguments = (*asked, 1000, 100, 20)
         _assert_indexes(await _scans(database, clues.CLUES, *arguments, *criteria.arguments))
 
 

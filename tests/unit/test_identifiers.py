@@ -69,6 +69,11 @@ def test_other_words_with_digits_are_codes(code: str) -> None:
     assert found(code) == [code]
 
 
+@pytest.mark.parametrize("plural", ["pod(s)", "process(es)", "pod(s),"])
+def test_a_plural_in_brackets_is_no_identifier(plural: str) -> None:
+    assert found(plural) == []
+
+
 @pytest.mark.parametrize("possessive", ["checkout's", "checkout’s"])  # noqa: RUF001  # as word processors write it
 def test_a_possessive_is_no_part_of_a_word(possessive: str) -> None:
     assert found(f"why did {possessive} pods fail") == []

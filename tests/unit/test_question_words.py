@@ -39,6 +39,9 @@ from datastorage.resources.reading.phrases import search_words
         ('host="no space" ("a b")', ["host", "no", "space", "a", "b"], ["no space", "a b"], []),
         ('\u641c\u7d22"\u78c1\u76d8"', ["\u641c\u7d22", "\u78c1\u76d8"], ["\u78c1\u76d8"], []),
         ("errno -5 (-104), -1.5 -2x -b3", ["errno", "5", "104", "1"], [], ["2x", "b3"]),
+        ("-1,024 -2,5 -7% -8.", ["1", "024", "2", "5", "7", "8"], [], []),
+        ("refused -10.0.0.1 -10.0.0.0/8", ["refused"], [], ["10 0 0 1", "10 0 0 0 8"]),
+        ("etcd -1.29.4 -2026-03-14 -12:30", ["etcd"], [], ["1 29 4", "2026 03 14", "12 30"]),
     ],
 )  # fmt: skip
 def test_words_phrases_and_exclusions(

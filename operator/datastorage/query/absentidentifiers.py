@@ -1,6 +1,7 @@
 """Finds the identifiers of a question that are in no record: its answer has only similar records then."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,12 @@ from datastorage.records.words import plain
 # Each one costs a separate search by words, and so does each part of one that is not found.
 _MAX_CHECKED: Final = 3
 _MAX_PARTS: Final = 4
+# What is searched has neither the times of records nor all of their numbers: that none has "2026-03-14",
+# "12:30" or "3.5" would say nothing. "e.g." is no identifier either.
+_OF_NO_RECORD: Final = re.compile(
+    r"\d{4}-\d\d(?:-\d\d(?:t\d\d(?::?\d\d)*.*)?)?|\d\d?:\d\d(?::\d\d(?:\.\d+)?)?|\d+[.,/]\d+|(?:[a-z]\.)+[a-z]",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 async def absent_identifiers(archive: Archive, question: str, chosen: Filter) -> list[str]:
@@ -25,7 +32,11 @@ async def absent_identifiers(archive: Archive, question: str, chosen: Filter) ->
     """
     words = without_excluded(question)[0].split()
     # Pairs of words, such as "code 137", are left out, because "last 24" would be among them.
-    named = {identifier for identifier, _ in identifiers(words) if " " not in identifier}
+    named = {
+        identifier
+        for identifier, _ in identifiers(words)
+        if " " not in identifier and not _OF_NO_RECORD.fullmatch(identifier)
+    }
     whole = named.difference(*map(_parts, named))
     absent = await asyncio.gather(
         *(

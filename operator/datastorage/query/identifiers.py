@@ -14,7 +14,8 @@ from datastorage.records.words import in_one_form
 
 # Punctuation around a word belongs to the sentence.
 _BARE: Final = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
-_POSSESSIVE: Final = re.compile(r"['\u2019]s$")
+# "checkout's", and "pod(s)" without its last bracket.
+_ENDING: Final = re.compile(r"(?:['\u2019]|\(e?)s$")
 # An apostrophe joins words of the language: "don't", "l'image".
 _INSIDE: Final = re.compile(r"[^\W_](?!['\u2019][^\W_])[\W_]+[^\W_]")
 # In "host=10.0.7.33", "worker-3,worker-4" and "pod(uid)" each side is also an identifier by itself.
@@ -61,4 +62,4 @@ def _parts(word: str) -> Iterable[str]:
 
 def _bare(word: str) -> str:
     found = _BARE.search(word)
-    return _POSSESSIVE.sub("", found[0]) if found else ""
+    return _ENDING.sub("", found[0]) if found else ""

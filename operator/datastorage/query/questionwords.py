@@ -29,8 +29,9 @@ _QUOTES: Final = '"\u201c\u201d\u201e\u00ab\u00bb'
 # In 5" and 3.5"-disk the mark is part of the word: two of them are no quotation of what is between. After
 # letters of other scripts it may begin one, since some have no spaces.
 _INCH: Final = '(?<=[0-9A-Za-z])["\u201d]'
-# "-5" is a number.
-_MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!\d[\d.,]*(?!\w))"
+# "-5" and "-1,024.5" are numbers, but "-10.0.0.1", "-1.29.4" and "-2026-03-14" leave something out.
+_NUMBER: Final = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)?(?![.,:/-]*\w)"
+_MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!{_NUMBER})"
 _PART: Final = re.compile(
     rf"(?P<minus>{_MINUS})?(?:[{_QUOTES}](?P<phrase>[^{_QUOTES}]*)[{_QUOTES}]"
     rf"|(?P<word>[^\s{_QUOTES}]+(?:{_INCH}[^\s{_QUOTES}]*)*))"

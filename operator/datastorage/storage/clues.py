@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 # order, once for clues that differ in nothing but the order required. (Their texts are compared, because
 # PostgreSQL takes a word for equal to its beginning, 'abc':*.) The positions of the words then show whether
 # the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383. If
-# positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue with
-# $7 rows or more is ignored; for one with none, the number is returned alone.
+# positions are missing, the text itself is read, for a few rows ($8). $5 are further conditions, one for each
+# clue. A clue with $7 rows or more is ignored; for one with none, the number is returned alone.
 #
 # To look at each word of a row takes long, so it is done only where three conditions, each cheaper than the
 # next, leave it possible that positions are missing. A position takes two bytes, and a word at least ten with
@@ -33,10 +33,11 @@ _log = logging.getLogger(__name__)
 # before the last position if it is below 8,000 bytes. The parts of words in camel case come after them.
 CLUES: Final = with_conditions(rf"""
     WITH clues AS MATERIALIZED (
-        SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
+        SELECT number,
+            CASE WHEN condition IS NULL THEN words ELSE words && condition::tsquery END AS words,
             CASE WHEN in_order THEN phrase ELSE words END AS form, lexemes, pattern
-        FROM unnest($1::text[], $2::boolean[], $3::int[], $4::text[])
-            WITH ORDINALITY AS given (clue, in_order, min_words, pattern, number),
+        FROM unnest($1::text[], $2::boolean[], $3::int[], $4::text[], $5::text[])
+            WITH ORDINALITY AS given (clue, in_order, min_words, pattern, condition, number),
             LATERAL (SELECT {tsquery("plainto_tsquery", "clue")} AS words,
                 {tsquery("phraseto_tsquery", "clue")} AS phrase,
                 tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes) AS queries
@@ -119,12 +120,12 @@ async def find(
     connection: Session,
     criteria: Criteria,
     clues: Sequence[Clue],
-    condition: str | None,
+    conditions: Sequence[str | None],
     limits: ClueLimits,
 ) -> ClueResult:
-    """Look for the clues, among the records that meet the criteria and the condition.
+    """Look for the clues, among the records that meet the criteria, and for each clue a condition of its own.
 
-    The condition is a tsquery, or None. If the search takes longer than the connection's time limit, the
+    A condition is a tsquery, or None. If the search takes longer than the connection's time limit, the
     result is empty, and the connection's transaction has failed. All other errors are those of asyncpg;
     ``reading`` translates them.
     """
@@ -132,7 +133,7 @@ async def find(
         return ClueResult()
     arguments = (
         [as_searched(clue.words) for clue in clues], [clue.in_order for clue in clues],
-        [clue.min_words for clue in clues], [clue.pattern for clue in clues], condition,
+        [clue.min_words for clue in clues], [clue.pattern for clue in clues], conditions,
         limits.candidates, limits.rows, limits.texts, *criteria.arguments,
     )  # fmt: skip
     try:

@@ -6,8 +6,9 @@ records with more words of the question, and with rarer ones, come first. A syno
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 from datastorage.errors import TransientError
@@ -18,20 +19,20 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.keys import key_columns
-from datastorage.storage.matches import Match, best_of_each_text
+from datastorage.storage.matches import Match, first_of_each_text
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.questionforms import MAX_FORMS, QuestionForms
 from datastorage.storage.ranking import Ranked, Ranking, RankLimits
 from datastorage.storage.readonly import OWN_PLAN, plan_for, reading, set_further
 from datastorage.storage.synonyms import SynonymGroups
 from datastorage.storage.wordconditions import word_conditions
-from datastorage.storage.wording import Wording, as_searched, joined, tsquery
+from datastorage.storage.wording import Clue, Wording, as_searched, joined, tsquery
 
 _log = logging.getLogger(__name__)
 
 _PHRASES: Final = f"""
-    SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
-        LATERAL (SELECT {tsquery("phraseto_tsquery", "phrase")} AS form) AS queries
+    SELECT phrase, form::text AS form FROM unnest($1::text[], $2::text[]) AS phrases (phrase, searched),
+        LATERAL (SELECT {tsquery("phraseto_tsquery", "searched")} AS form) AS queries
     WHERE numnode(form) > 0
 """  # noqa: S608  # expressions of our own
 # Returns the rows that do not match the tsquery $6.
@@ -41,6 +42,26 @@ _WITHOUT: Final = """
     JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
     WHERE (r.search @@ $6::text::tsquery) IS NOT TRUE
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Required:
+    """What every record has to meet: the forms of phrases that it must contain, and that it must not."""
+
+    phrases: Mapping[str, str]
+    """By the phrase."""
+    excluded: Sequence[str]
+
+    def condition_for(self, clue: Clue) -> str | None:
+        """Return the condition on the records that match a clue, or None.
+
+        It does not repeat a phrase that is the clue itself: the clue is also found in texts that are too long
+        for the index to know the order of all their words.
+        """
+        forms = [form for phrase, form in self.phrases.items() if not clue.in_order or phrase != clue.words]
+        return (
+            " & ".join([*(f"({form})" for form in forms), *(f"!({form})" for form in self.excluded)]) or None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +95,21 @@ class FullText:
         self._clue_limits = clue_limits
 
     async def find(self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int) -> Worded | None:
-        """Return the records that match best, at most ``per_text`` of each text.
+        """Return the records that match best, in the order of their share.
 
-        These are ``limit`` records by their share, and as many by their information; most are both.
+        These are the best ``limit`` records by their share, and the best by their information; most are among
+        both. Of each text, ``per_text`` are among the best by either.
 
         A record's share of the question's words counts each by how rare it is, and is smaller for a longer
         record; the information that it has of them does not depend on its length. A synonym of a word counts
         a little less than the word. Returns None when the question has only words that are in every text
         ("the", "what").
         """
+        required = await self._required(wording)
         # Over two connections: in a large archive, each takes some tens of milliseconds.
-        looking = asyncio.create_task(self._by_clues(criteria, wording))
+        looking = asyncio.create_task(self._by_clues(criteria, wording.clues, required))
         answers = await asyncio.gather(
-            self._ranked(criteria, wording, looking, limit=limit, per_text=per_text),
+            self._ranked(criteria, wording, required, looking, limit=limit, per_text=per_text),
             looking,
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
@@ -97,16 +120,22 @@ class FullText:
         for record in by_clues.records:
             match = ranked.get(record.place, Match(record.place, record.text_hash))
             ranked[record.place] = replace(match, clue_weight=record.weight)
-        best = best_of_each_text(ranked.values(), per_text)
-        # A search by both counts the information, and a search by words the share.
-        informed = {match.place for match in sorted(best, key=lambda match: -match.information)[:limit]}
-        matches = [match for n, match in enumerate(best) if n < limit or match.place in informed]
+        # A search by words counts the share, and a search by both the information.
+        by_share = sorted(ranked.values(), key=Match.order)
+        by_information = sorted(by_share, key=lambda match: -match.information)
+        best = {
+            match.place
+            for order in (by_share, by_information)
+            for match in islice(first_of_each_text(order, lambda match: match, per_text), limit)
+        }
+        matches = [match for match in by_share if match.place in best]
         return Worded(matches, is_all=of_words.is_all and len(matches) < limit)
 
     async def _ranked(
         self,
         criteria: Criteria,
         wording: Wording,
+        required: _Required,
         looking: asyncio.Task[ClueResult],
         *,
         limit: int,
@@ -126,30 +155,28 @@ class FullText:
             # How to find the rows depends on how many have the words.
             if plan != OWN_PLAN:
                 await set_further(connection, plan=OWN_PLAN)
-            phrases, excluded = await self._required_phrases(connection, wording)
             # To look at all months of a table without records takes each statement a millisecond or two.
             criteria = replace(criteria, tables=criteria.tables & words.tables)
             ranking = Ranking(connection, words, self._limits, per_text, limit)
-            conditions = word_conditions(words, ranking.room, phrases, excluded)
+            conditions = word_conditions(
+                words, ranking.room, list(required.phrases.values()), required.excluded
+            )
             return await ranking.best(criteria, conditions, lambda: _nothing_has_all(wording, looking))
 
-    async def _by_clues(self, criteria: Criteria, wording: Wording) -> ClueResult:
-        if not wording.clues:
+    async def _by_clues(self, criteria: Criteria, wanted: Sequence[Clue], required: _Required) -> ClueResult:
+        if not wanted:
             return ClueResult()
-        required = None
-        if wording.phrases or wording.excluded:
-            async with reading(self._database) as connection:
-                required = _required(*await self._required_phrases(connection, wording))
+        conditions = [required.condition_for(clue) for clue in wanted]
         # Without the clues, there is still an answer. Nothing else is under their limit.
         async with reading(self._database, seconds=self._clue_limits.seconds) as connection:
-            return await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
+            return await clues.find(connection, criteria, wanted, conditions, self._clue_limits)
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
         """Return the rows that contain none of the words and phrases."""
         found: set[Place] = set()
         async with reading(self._database) as connection:
-            forms = await self._phrases(connection, excluded)
-            if not forms:  # all are in every text, such as "the", and leave out nothing
+            forms = list((await self._phrases(connection, excluded)).values())
+            if not forms:  # all are in every text, and leave out nothing
                 return set(places)
             for table in {place.table for place in places}:
                 numbered = [(n, place.key) for n, place in enumerate(places) if place.table is table]
@@ -162,22 +189,21 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _required_phrases(
-        self, connection: Session, wording: Wording
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the forms of the phrases that a record must contain, and of those that it must not."""
-        return (
-            await self._phrases(connection, wording.phrases),
-            await self._phrases(connection, wording.excluded),
-        )
+    async def _required(self, wording: Wording) -> _Required:
+        if not wording.phrases and not wording.excluded:
+            return _Required({}, ())
+        async with reading(self._database) as connection:
+            phrases = await self._phrases(connection, wording.phrases)
+            excluded = await self._phrases(connection, wording.excluded)
+            return _Required(phrases, list(excluded.values()))
 
     @staticmethod
-    async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:
-        return (
-            [row["form"] for row in await connection.fetch(_PHRASES, list(map(as_searched, phrases)))]
-            if phrases
-            else []
-        )
+    async def _phrases(connection: Session, phrases: Sequence[str]) -> dict[str, str]:
+        """Return the form of each phrase that has one: "the" has none, because it is in every text."""
+        if not phrases:
+            return {}
+        rows = await connection.fetch(_PHRASES, phrases, list(map(as_searched, phrases)))
+        return {row["phrase"]: row["form"] for row in rows}
 
 
 def _clues_if_looked_up(outcome: ClueResult | BaseException) -> ClueResult:
@@ -200,8 +226,3 @@ def _nothing_has_all(wording: Wording, looking: asyncio.Task[ClueResult]) -> boo
     if not looking.done() or looking.cancelled() or looking.exception():
         return False
     return wording.of_all_words in looking.result().unmatched
-
-
-def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Return the condition that every record has to meet, or None."""
-    return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None

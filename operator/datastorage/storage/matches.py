@@ -23,15 +23,15 @@ class Match:
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
     share: float = 0
-    """The share of the question's words that it has, at most 1; 0 if only its meaning was compared. It is
-    higher for a record that has a word more often, and for a shorter one."""
+    """The share of the question's words that it has, at most 1; 0 if only its meaning was compared, or only a
+    clue has found it. It is higher for a record that has a word more often, and for a shorter one."""
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
     similarity: float | None = None
     """The cosine similarity of question and record; None if it has no vector, or was not asked for."""
     information: float = 0
-    """The part of the information in the question's words that it has, from 0 to 1. It does not matter how
-    often it has a word, nor how long it is."""
+    """The part of the information in the question's words that it has, from 0 to 1; 0 where the share is. It
+    does not matter how often it has a word, nor how long it is."""
 
     def order(self, score: float | None = None) -> Order:
         """Return the sort key for a score, which is the share without one; two matches never have the same.
@@ -77,11 +77,6 @@ class Near:
     """That of the question."""
     is_all: bool
     """Whether a larger limit would find no others."""
-
-
-def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:
-    """Return the matches, the best first, at most ``per_text`` of each text."""
-    return list(first_of_each_text(sorted(matches, key=Match.order), lambda match: match, per_text))
 
 
 def first_of_each_text(hits: Iterable[T], match_of: Callable[[T], Match], per_text: int) -> Iterator[T]:

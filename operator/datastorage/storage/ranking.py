@@ -79,7 +79,8 @@ def _ranking(matching: str, more: str = "") -> str:
     of a phrase is the mean of those of its words: the rank of a phrase has another scale. So it is with a
     word that PostgreSQL splits ("1e9" and "a" of "1e9a"), whose rank would take the time of comparing every
     place of one part with every place of the other. The information is the sum of the weights alone, divided
-    in the same way. The best rows ($9) by either are returned.
+    in the same way. The best rows ($9) by either are returned, and of each text the best ($8) by either: with
+    the same text, the longer record may be the one whose details have the words.
     """
     return with_conditions(f"""
     WITH {matching},
@@ -106,16 +107,17 @@ def _ranking(matching: str, more: str = "") -> str:
             FROM (SELECT *, unpacked @@ form AS has_it, unpacked @@ any_of AS has_synonym FROM words OFFSET 0)
                 AS looked_up) AS summed),
     numbered AS (
-        SELECT *, row_number() OVER (
-            PARTITION BY {_TEXT}
-            ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
-        FROM ranked),
+        SELECT *, row_number() OVER (of_text
+                ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash) AS by_share_of_text,
+            row_number() OVER (of_text ORDER BY information DESC, share DESC, created_at DESC, uid,
+                generation DESC, spec_hash) AS by_information_of_text
+        FROM ranked WINDOW of_text AS (PARTITION BY {_TEXT})),
     placed AS (
         SELECT *, row_number() OVER (ORDER BY share DESC, created_at DESC, uid, generation DESC, spec_hash)
                 AS by_share,
             row_number() OVER (ORDER BY information DESC, share DESC, created_at DESC, uid, generation DESC,
                 spec_hash) AS by_information
-        FROM numbered WHERE number <= $8)
+        FROM numbered WHERE least(by_share_of_text, by_information_of_text) <= $8)
     SELECT table_name, uid, generation, created_at, spec_hash, text_hash, share, information{more}
     FROM placed WHERE least(by_share, by_information) <= $9 ORDER BY by_share
 """)  # noqa: S608  # expressions of our own
