@@ -14,6 +14,8 @@ from datastorage.storage.wording import joined
 
 # What says the same: one without a text says nothing that another one says.
 _TEXT: Final = "coalesce(nullif(text_hash, sha256('')), uuid_send(uid))"
+# Many records have the same time: which of them are taken must not depend on where PostgreSQL has put them.
+_NEWEST_FIRST: Final = "created_at DESC, generation DESC, uid, spec_hash"
 
 
 def _rows(table: Table, condition: str = "true") -> str:
@@ -36,10 +38,9 @@ def _newest_rows(rows: str, condition: str) -> str:
             SELECT *, count(*) FILTER (WHERE nth <= $13) OVER by_time AS few,
                 row_number() OVER by_time AS place
             FROM (
-                SELECT *, row_number() OVER (
-                    PARTITION BY {_TEXT} ORDER BY created_at DESC, generation DESC) AS nth
+                SELECT *, row_number() OVER (PARTITION BY {_TEXT} ORDER BY {_NEWEST_FIRST}) AS nth
                 FROM {rows} AS r WHERE {condition}) AS of_texts
-            WINDOW by_time AS (ORDER BY created_at DESC ROWS UNBOUNDED PRECEDING)) AS numbered
+            WINDOW by_time AS (ORDER BY {_NEWEST_FIRST} ROWS UNBOUNDED PRECEDING)) AS numbered
         WHERE place <= $10 OR nth <= $13 AND few <= $10"""  # noqa: S608  # names and numbers of our own
 
 
@@ -160,9 +161,10 @@ class RankLimits:
     """Of many records, so many rows of each table are ranked. Between two rows with a common word are fifty
     others, and reading those takes most of the time."""
     newest_of_text: int = 10
-    """As many others are ranked if the newest ones say the same: so many of them have the same text."""
+    """As many other rows are ranked, among which no text is more often than this: an event that recurs every
+    minute hides no others."""
     varied: int = 100
-    """Older rows are looked for until there are so many of these others."""
+    """Older rows are looked for until there are so many of this second kind."""
 
 
 class Ranking:
