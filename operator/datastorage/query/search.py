@@ -274,9 +274,8 @@ class Searcher:
             limit=max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts) + len(shared)))),
         )
         rows = {row.place: row for row in loaded.rows}
+        # The others are too large in sum, or have left the archive since.
         shown = [hit for hit in page if hit.match.place in rows]
-        # The others may have left the archive since; those after the last one are too large in sum.
-        left_out = next((n for n, hit in enumerate(reversed(page)) if hit.match.place in rows), 0)
         records = await archived_all(rows[hit.match.place] for hit in shown)
         # How many records of each text, and of each incident, are not in the answer.
         of_text = _left(loaded.of_texts, Counter(map(_text_of, shown)))
@@ -290,7 +289,7 @@ class Searcher:
             )
             for hit, record in zip(shown, records, strict=True)
         )  # fmt: skip
-        return SearchResult(found.mode, tuple(hits), found.degraded, left_out)
+        return SearchResult(found.mode, tuple(hits), found.degraded, loaded.left_out)
 
 
 def _page(found: _Found, limit: int, *, flat: bool) -> Sequence[Fused]:

@@ -63,6 +63,8 @@ class LoadedAndCounted:
     """Rows, and how many records share a text or a correlation ID with them."""
 
     rows: Sequence[StoredRow]
+    left_out: int
+    """The number of further rows whose contents would make the answer too large."""
     of_texts: Mapping[bytes, int]
     """By the hash of the text."""
     of_correlation_ids: Mapping[str, int]
@@ -117,9 +119,9 @@ class HitReader:
         each table.
         """
         async with reading(self._database, plan=ONE_PLAN) as connection:
-            rows = await load_rows(connection, places, self._max_bytes)
+            loaded = await load_rows(connection, places, self._max_bytes)
             arguments = (list(texts), list(correlation_ids), limit, *criteria.arguments)
             counts = await connection.fetch(_SHARING, *arguments)
         of_texts = {row["text_hash"]: row["rows"] for row in counts if row["text_hash"] is not None}
         of_ids = {row["correlation_id"]: row["rows"] for row in counts if row["correlation_id"] is not None}
-        return LoadedAndCounted(rows, of_texts, of_ids)
+        return LoadedAndCounted(loaded.rows, loaded.left_out, of_texts, of_ids)
