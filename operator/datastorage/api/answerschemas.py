@@ -241,7 +241,10 @@ class Hit(Record):
         "answer the question better, so it is ahead of records that would be before it otherwise, or among "
         "the hits at all."
     )
-    more: int = Field(description="Further records that say the same and are not among the hits.")
+    more: int = Field(
+        description="Further records that say the same and are not among the hits, without those that the "
+        "question leaves out."
+    )
     correlation_id: str | None = Field(description="The incident that the record belongs to.")
     more_of_incident: int = Field(
         description="Further records of the incident that meet the conditions and are not among the hits."
