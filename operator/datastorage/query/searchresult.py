@@ -19,8 +19,8 @@ class FoundBy(StrEnum):
     """It is among the few records with an identifier of the question, all of its quoted words, or all of its
     words. These come before all others."""
     INCIDENT = "incident"
-    """Others of its incident answer the question better, and it is therefore ahead of hits that would be
-    before it otherwise, or among the hits at all."""
+    """Others of its incident answer the question better: without incidents it would rank lower, or not be
+    among the hits."""
 
 
 @dataclass(frozen=True, slots=True)
