@@ -157,6 +157,9 @@ async def test_a_phrase_beyond_the_positions_is_found(archive: SearchableArchive
         ("ERR_77", "\uff25\uff32\uff32\uff3f\uff17\uff17"),
         ("gro\u0308\u00dfe", "Gr\u00f6\u00dfe"),
         ("GR\u00d6\u00dfE", "gr\u00f6\u00dfe"),
+        ("\u0130stanbul", "\u0130stanbul"),
+        ("istanbul", "\u0130stanbul"),
+        ("I\u0307STANBUL", "istanbul"),
         ("\uff7b\uff70\uff8a\uff9e\uff70", "\u30b5\u30fc\u30d0\u30fc\u304c\u843d\u3061\u305f"),
     ],
 )

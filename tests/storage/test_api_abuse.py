@@ -19,6 +19,7 @@ from datastorage.api.bodies import RequestLimits
 from datastorage.api.health import health_routes
 from datastorage.assembly.queries import build_queries
 from datastorage.query.questions import ArchiveQueries
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
 from datastorage.storage.connection.database import Database
 from harness.apiclient import Answer
 from harness.polling import eventually
@@ -146,6 +147,20 @@ async def test_the_question_of_a_stranger_is_not_read(api: Served) -> None:
         assert_problem(await api.send("POST", path, content, JSON), 400, "invalid-parameter")
     found = await api.send("POST", path, b'{"q":"xylophonist","mode":"text"}', JSON)
     assert (found.status, found.json["items"]) == (200, [])
+
+
+@pytest.mark.parametrize("in_ascii", [False, True], ids=["UTF-8", "escaped"])
+async def test_a_question_of_the_greatest_length_may_be_in_a_body(api: Served, *, in_ascii: bool) -> None:
+    async def ask(characters: int) -> Answer:
+        # Each has four bytes in UTF-8, and twelve as an escape.
+        question = {"q": "\U00020000" * characters, "mode": "text", "actorName": "\U00020000" * 512}
+        content = json.dumps(question, ensure_ascii=in_ascii).encode()
+        return await api.send("POST", "/query/semantic", content, JSON)
+
+    found = await ask(MAX_QUESTION_CHARACTERS)
+    assert (found.status, found.json["items"]) == (200, []), found.content
+    assert_problem(await ask(MAX_QUESTION_CHARACTERS + 1), 400, "invalid-query")
+    assert_problem(await ask(10 * MAX_QUESTION_CHARACTERS), 413, "body-too-large")
 
 
 async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(api: Served) -> None:

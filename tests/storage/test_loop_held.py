@@ -105,6 +105,13 @@ async def test_no_question_holds_the_loop(api: Served, path: str) -> None:
     assert yards < MOST_YARDS
 
 
+async def test_no_body_of_a_question_holds_the_loop(api: Served) -> None:
+    content = json.dumps({f"{n:x}": 0 for n in range(30_000)}).encode()
+    answer, yards = await longest_hold(lambda: api.send("POST", "/query/semantic", content, JSON))
+    assert (answer.status, len(answer.json["errors"])) == (400, 50), answer.content[:500]
+    assert yards < MOST_YARDS
+
+
 @pytest.mark.parametrize("kind", ["one", "array", "lines"])
 async def test_no_store_holds_the_loop(api: Served, kind: str) -> None:
     if kind == "one":

@@ -327,6 +327,35 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
+@pytest.mark.oldest_postgres
+@pytest.mark.parametrize("mode", MODES)
+async def test_more_counts_no_records_that_the_question_leaves_out(
+    archive: SearchableArchive, mode: SearchMode
+) -> None:
+    """Records that say the same may have other details."""
+    cause = {"cause": "postgres had no connection left"}
+    times = [{"creationTimestamp": f"2026-03-05T10:00:{n:02}Z"} for n in range(9)]
+    records = [said("wait", "the queue stalled", **time) for time in times]
+    for each in records[:5]:
+        each["spec"]["details"] = cause
+    traces = [
+        action_trace({**TRACE_SPEC, **({"parameters": cause} if n < 2 else {})}, **time)
+        for n, time in enumerate(times[:6])
+    ]
+    await archive.put(*records, *traces)
+    for excluded, more in {
+        "-postgres": 1, '-"no connection"': 1, "-kafka -postgres": 1, "-kafka -the": 6, "-the": 6,
+    }.items():  # fmt: skip
+        result = await archive.ask.search(f"queue stalled {excluded}", Filter(kind="AuditRecord"), mode=mode)
+        assert [hit.more for hit in result.hits] == [more] * 3, excluded
+    result = await archive.ask.search("scale deployment -postgres", Filter(kind="ActionTrace"), mode=mode)
+    assert [hit.more for hit in result.hits] == [1, 1, 1]
+    # Only a search by words leaves out what has not all of the phrases.
+    quoted = '"queue stalled" "postgres had"'
+    result = await archive.ask.search(quoted, Filter(kind="AuditRecord"), mode=mode)
+    assert [hit.more for hit in result.hits] == [2 if mode is SearchMode.TEXT else 6] * 3
+
+
 async def test_of_many_texts_and_incidents_fewer_records_are_counted_each(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,12 +250,15 @@ async def test_where_a_part_fails_further_down_what_both_have_found_is_the_answe
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive.put(*others(3), *storm("registry is away x{n}", 120, "rr-storm"))
-    expected = await archive.ask.search("something refused", limit=3)
+    # Where a search looks first, all are of one incident, of which it shows three.
+    expected = await archive.ask.search("registry away", limit=3)
     limits = refuse_further_down(monkeypatch)
     found = await archive.ask.search("registry away", limit=20)
     assert len(limits) == 2
     assert (found.mode, found.degraded) == (SearchMode.HYBRID, None)
-    assert expected.hits
+    assert len(names(found)) == 3
+    assert names(found) == names(expected)
+    assert found.hits == expected.hits
 
 
 async def test_hits_that_the_answer_has_no_room_for_are_counted(archive: SearchableArchive) -> None:
@@ -264,3 +267,24 @@ async def test_hits_that_the_answer_has_no_room_for_are_counted(archive: Searcha
     assert 1 < len(found.hits) < 9
     assert len(found.hits) + found.left_out == 9
     assert (await archive.ask.search("registry", mode=SearchMode.TEXT)).left_out == 0
+
+
+async def test_hits_that_have_left_the_archive_are_not_counted(
+    archive: SearchableArchive, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.put(*(said(f"registry {n} {'x' * 1_000}", f"large{n}", _OLD.format(n)) for n in range(9)))
+    ranked = names(await archive.ask.search("registry", mode=SearchMode.TEXT))
+    load_and_count = HitReader.load_and_count
+
+    async def load_later(self: HitReader, *arguments: Any, **named: Any) -> Any:
+        gone = [ranked[1], ranked[-1]]
+        await owner.execute("DELETE FROM datastorage.audit_records WHERE name = ANY ($1)", gone)
+        return await load_and_count(self, *arguments, **named)
+
+    monkeypatch.setattr(HitReader, "load_and_count", load_later)
+    found = await archive.ask.search("registry", mode=SearchMode.TEXT)
+    assert (names(found), found.left_out) == ([ranked[0], *ranked[2:-1]], 0)
+    await archive.put(*(said(f"registry {n} {'x' * 1_000}", ranked[n], _OLD.format(n)) for n in (1, 8)))
+    found = await archive.limited(max_bytes=4_000).ask.search("registry", mode=SearchMode.TEXT)
+    assert 1 < len(found.hits) < 7
+    assert len(found.hits) + found.left_out == 7

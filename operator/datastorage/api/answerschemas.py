@@ -238,10 +238,12 @@ class Hit(Record):
         description="Why it is among the hits: few texts are nearer to the question in meaning, or it has "
         "words of the question. `clue`: it has an identifier of the question, all of its quoted words, or "
         "all of its words, and so comes before all that have not. `incident`: other records of its incident "
-        "answer the question better, so it is ahead of records that would be before it otherwise, or among "
-        "the hits at all."
+        "answer the question better; without incidents it would rank lower, or not be among the hits."
     )
-    more: int = Field(description="Further records that say the same and are not among the hits.")
+    more: int = Field(
+        description="Further records that say the same and are not among the hits, without those that the "
+        "question leaves out."
+    )
     correlation_id: str | None = Field(description="The incident that the record belongs to.")
     more_of_incident: int = Field(
         description="Further records of the incident that meet the conditions and are not among the hits."

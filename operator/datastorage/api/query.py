@@ -6,7 +6,7 @@ caller with the right in a single namespace has to name it.
 
 import logging
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -31,21 +31,29 @@ from datastorage.api.conditions import (
 )
 from datastorage.api.fields import parse_fields
 from datastorage.api.guard import Guard
+from datastorage.api.offloop import run_apart
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, strict_router
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
 from datastorage.query.interface import ScopedArchive
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
+from datastorage.resources.reading.fields import MAX_INDEXED_CHARACTERS
 from datastorage.storage.criteria import Scope
 
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
 _Name = Annotated[str, Path(description="The name of the record.")]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The incident.")]
-# A question has at most some thousand characters, and each filter 512.
-_QUESTION_BYTES: Final = 64 * 1024
+# As long as a question and its conditions may be, in the longest form that JSON has for a character: \uXXXX
+# twice, for one beyond the first 65,536.
+_QUESTION_BYTES: Final = 12 * (
+    MAX_QUESTION_CHARACTERS + len(SearchConditions.model_fields) * MAX_INDEXED_CHARACTERS
+)
+# A body has room for some ten thousand unknown names; to say of each that it is unknown holds up all others.
+_MAX_ERRORS: Final = 50
 _log = logging.getLogger(__name__)
 
 
@@ -121,7 +129,8 @@ def _add_searches(router: APIRouter, desk: Desk) -> None:
     async def search_in_body(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
         # The body of a stranger is not read.
         caller = await desk.guard.caller_of(request.headers)
-        asked = _asked(parsed(await read_body(request, _QUESTION_BYTES)))
+        body = await read_body(request, _QUESTION_BYTES)
+        asked = await run_apart(len(body), partial(_asked, body))
         return await _search(desk, await desk.admit_caller(caller, "list", asked), request, asked)
 
 
@@ -211,13 +220,12 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
             return _one(request, record)
 
 
-def _asked(body: Any) -> SearchConditions:
+def _asked(body: bytes) -> SearchConditions:
     try:
-        return SearchConditions.model_validate(body)
+        return SearchConditions.model_validate(parsed(body))
     except ValidationError as error:
-        raise RequestValidationError(
-            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
-        ) from None
+        errors = error.errors(include_url=False)[:_MAX_ERRORS]
+        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in errors]) from None
 
 
 async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:

@@ -74,9 +74,9 @@ def search(
     counts the others. SIMILARITY is 1 where the meaning is the same; the words
     count, too, so it may rise from line to line. With -o wide, FOUND BY says
     whether meaning, words or both have found the record; whether it comes first
-    because of a clue: it has an identifier of the question, or all of its words;
-    and whether others of its incident have raised it, or are the only reason why
-    it is there.
+    because of a clue: it has an identifier of the question, all of its quoted
+    words, or all of its words; and whether it ranks higher than it would without
+    others of its incident, or is there only because of them.
 
     Records with the same correlation ID are of one INCIDENT. They stand
     together, three at most, and +N counts the others: 'datastorage timeline'

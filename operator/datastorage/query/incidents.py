@@ -35,8 +35,8 @@ def leading(rankings: Iterable[Sequence[Match]], incidents: Mapping[Place, str])
 def lifted(found: Sequence[Fused], incidents: Mapping[Place, str]) -> list[Fused]:
     """Return the hits with the scores that their incidents give them, the best first.
 
-    ``incidents`` are the correlation IDs of those that have one. A hit that is ahead of another one, or is
-    there at all, only because of its incident says so in ``found_by``. The clues of a question lift nothing
+    ``incidents`` are the correlation IDs of those that have one. A hit that ranks higher than it would
+    without incidents, or would not be there, says so in ``found_by``. The clues of a question lift nothing
     but their records.
     """
     of_hits = [_incident(hit.match, incidents) for hit in found]
@@ -81,7 +81,7 @@ def _lifted(hit: Fused, best: float) -> Fused:
 
 
 def _explained(hit: Fused, *, is_raised: bool) -> Fused:
-    """Return the hit with its incident among its reasons if it would not be there, or not before others."""
+    """Return the hit, with its incident among its reasons if it is raised, or would not be there."""
     by_incident = is_raised or not hit.found_by
     return replace(hit, found_by=(*hit.found_by, FoundBy.INCIDENT)) if by_incident else hit
 

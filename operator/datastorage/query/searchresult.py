@@ -19,8 +19,8 @@ class FoundBy(StrEnum):
     """It is among the few records with an identifier of the question, all of its quoted words, or all of its
     words. These come before all others."""
     INCIDENT = "incident"
-    """Others of its incident answer the question better, and it is therefore ahead of hits that would be
-    before it otherwise, or among the hits at all."""
+    """Others of its incident answer the question better: without incidents it would rank lower, or not be
+    among the hits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SearchHit:
     found_by: tuple[FoundBy, ...]
     more: int
     """The number of further records that meet the filter and have the same text, but are not among the hits;
-    counted up to 1,000 or so."""
+    counted up to 1,000 or so. What the question leaves out does not count."""
     correlation_id: str | None = None
     """The incident that it belongs to, if any."""
     more_of_incident: int = 0

@@ -18,6 +18,9 @@ _RUN: Final = re.compile(
     "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7fb\u1100-\u11ff\uf900-\ufaff"
     "\U00020000-\U000323af]+"
 )
+# The one capital letter whose small form is more than a letter is that of "İstanbul": the dot would be a sign
+# of its own, which no word may have, and "istanbul" would not find it.
+_DOTTED: Final = "\u0130".lower()
 # Matches between "OOM" and "Killed", and between "Pull" and "Back".
 _CAMEL_CASE_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # Anything longer is not a word, such as base64.
@@ -58,7 +61,7 @@ def with_pairs(words: str) -> str:
     order wherever it stands, so that a search finds it in any text. Letters become small ones unless all are
     of ASCII: PostgreSQL makes no others small in a database whose locale is C.
     """
-    return words if words.isascii() else _RUN.sub(_pairs, words.lower())
+    return words if words.isascii() else _RUN.sub(_pairs, words.lower().replace(_DOTTED, "i"))
 
 
 def is_in_pairs(character: str) -> bool:

@@ -1,6 +1,7 @@
 """Reads rows with their contents, up to a size: those of a page, and those that a search has found."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from datastorage.records.record import Via
@@ -26,19 +27,29 @@ LOAD: Final = """
             r.namespace, r.name, r.content, r.content_hash, r.stored_at, r.via, r.recorded_by
         FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
         WHERE k.table_name = 'action_traces'),
-    measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
+    measured AS (
+        SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes, count(*) OVER () AS existing
+        FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
 
 
-async def load_rows(connection: Session, places: Sequence[Place], max_bytes: int) -> list[StoredRow]:
-    """Return the rows that exist, in the order of their places.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The rows that exist, in the order of their places: the first ones, if the contents are large."""
 
-    Only the first ones are returned if the contents are large: the one that exceeds ``max_bytes`` is the
-    last. Errors are those of asyncpg; ``reading`` translates them.
+    rows: list[StoredRow]
+    left_out: int
+    """The number of the others that exist."""
+
+
+async def load_rows(connection: Session, places: Sequence[Place], max_bytes: int) -> Loaded:
+    """Return the rows that exist; the one whose content exceeds ``max_bytes`` is the last.
+
+    Errors are those of asyncpg; ``reading`` translates them.
     """
     rows = await connection.fetch(LOAD, *place_columns(places), max_bytes)
-    return [stored_row(row) for row in rows]
+    return Loaded([stored_row(row) for row in rows], rows[0]["existing"] - len(rows) if rows else 0)
 
 
 def stored_row(row: Any) -> StoredRow:

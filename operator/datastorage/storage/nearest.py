@@ -56,8 +56,11 @@ _NUMBER: Final = (
 )
 
 
-def _exact(newest: str) -> ShapedStatement:
-    """Return the statement that computes the distances of the texts of all records that ``newest`` leaves.
+def _exact(bound: str) -> ShapedStatement:
+    """Return the statement that computes the distances of the texts of all rows that ``bound`` leaves.
+
+    ``bound`` is an ORDER BY with a LIMIT for the rows of each table, or nothing. The former generations of an
+    ActionTrace count towards it, though they are not found.
 
     All vectors are looked up in one scan of an index of each part, which reads each of its pages once:
     looking up ten thousand texts one by one takes half as long again, and an index of hashes twice as long as
@@ -73,10 +76,10 @@ def _exact(newest: str) -> ShapedStatement:
         WHERE {_NUMBER} = ANY (ARRAY(
             SELECT DISTINCT {_NUMBER} FROM (
                 (SELECT r.text_hash FROM datastorage.audit_records AS r
-                WHERE {{of_audit_records}} AND r.text_hash IS NOT NULL {newest})
+                WHERE {{of_audit_records}} AND r.text_hash IS NOT NULL {bound})
                 UNION ALL
                 (SELECT r.text_hash FROM datastorage.action_traces AS r
-                WHERE {{of_action_traces}} AND r.text_hash IS NOT NULL {newest})) AS texts
+                WHERE {{of_action_traces}} AND r.text_hash IS NOT NULL {bound})) AS texts
             ORDER BY 1))),
     near AS (SELECT * FROM distances ORDER BY distance, text_hash)
     SELECT near.text_hash, near.distance, found.*

@@ -229,7 +229,7 @@ class ArchiveReader:
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
         async with reading(self._database, plan=ONE_PLAN) as connection:
-            return await load_rows(connection, places, self._max_bytes)
+            return (await load_rows(connection, places, self._max_bytes)).rows
 
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
