@@ -190,6 +190,19 @@ async def test_a_recurring_event_does_not_hide_its_own_record_with_a_rare_word(
     assert f"{created[0]:%FT%TZ}" == _OLD.format(0)
 
 
+@pytest.mark.parametrize("mode", [SearchMode.VECTOR, SearchMode.HYBRID])
+async def test_newer_records_with_an_excluded_word_do_not_hide_an_older_one_without_it(
+    archive: SearchableArchive, mode: SearchMode
+) -> None:
+    newer = storm("the registry refused to answer", 5)
+    for record in newer:
+        record["spec"]["details"] = {"store": "postgres"}
+    await archive.put(said("the registry refused to answer", "old", _OLD.format(0)), *newer, *later(20))
+    result = await archive.ask.search("image server unreachable -postgres", mode=mode, limit=50)
+    assert "old" in [hit.record.name for hit in result.hits]
+    assert not any(hit.record.name.startswith("storm") for hit in result.hits)
+
+
 async def test_shorter_records_do_not_hide_a_longer_one_that_says_the_same_and_more(
     archive: SearchableArchive,
 ) -> None:

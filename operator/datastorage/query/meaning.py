@@ -1,13 +1,13 @@
 """Finds the records that are nearest in meaning to a question: by its vector."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from datastorage.embedding import Embedder
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.matches import Near, Similarities
+from datastorage.storage.matches import Match, Near, Similarities
 from datastorage.storage.nearest import Nearest
 
 
@@ -43,3 +43,12 @@ class NearestInMeaning:
         question. Raises TransientError if PostgreSQL can't serve.
         """
         return await self._nearest.similarities(criteria, vector, text_hashes)
+
+    async def records_of(
+        self, criteria: Criteria, similarities: Mapping[bytes, float], *, per_text: int
+    ) -> list[Match]:
+        """Return the newest records of texts whose similarities are known, at most ``per_text`` of each.
+
+        Raises TransientError if PostgreSQL can't serve.
+        """
+        return await self._nearest.records_of(criteria, similarities, per_text=per_text)

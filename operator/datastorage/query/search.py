@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
+# The newest records of a text that are looked at if one of the first three has an excluded word.
+_PER_LOST_TEXT: Final = 30
 # A search looks further down each ranking than it will show: a hit that is far down in one may be high in the
 # other, or its incident may lift it. If a few incidents, or records with excluded words, have nearly all of
 # that, it looks further still.
@@ -58,6 +60,9 @@ class Meaning(Protocol):
     async def similarities(
         self, criteria: Criteria, vector: "Vector", text_hashes: Sequence[bytes]
     ) -> Similarities: ...
+    async def records_of(
+        self, criteria: Criteria, similarities: Mapping[bytes, float], *, per_text: int
+    ) -> list[Match]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +220,8 @@ class Searcher:
         _, excluded = await question.read(without_excluded)
         if not excluded:
             return found
-        places = [match.place for of_it in found.values() for match in of_it]
-        left = await self._full_text.without(places, excluded)
-        return {
-            incident: [match for match in of_it if match.place in left] for incident, of_it in found.items()
-        }
+        left = await self._without([match for of_it in found.values() for match in of_it], excluded)
+        return {incident: [match for match in of_it if match in left] for incident, of_it in found.items()}
 
     async def _incidents(self, matches: Sequence[Match]) -> dict[Place, str]:
         """Return the correlation IDs of the records that have one.
@@ -247,9 +249,22 @@ class Searcher:
         )
         if not excluded:
             return near
-        without = await self._full_text.without([match.place for match in near.matches], excluded)
-        matches = [match for match in near.matches if match.place in without]
+        left = await self._without(near.matches, excluded)
+        lost = {
+            each.text_hash: each.similarity or 0
+            for each in near.matches
+            if each not in left and each.text_hash
+        }
+        if lost:  # older records of these texts may not have the excluded words
+            older = await self._meaning.records_of(criteria, lost, per_text=_PER_LOST_TEXT)
+            left = {*left, *await self._without(older, excluded)}
+        matches = list(first_of_each_text(sorted(left, key=Match.order), lambda match: match, _PER_TEXT))
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
+
+    async def _without(self, matches: Sequence[Match], excluded: Sequence[str]) -> set[Match]:
+        """Return the matches whose records have none of the excluded words and phrases."""
+        left = await self._full_text.without([match.place for match in matches], excluded)
+        return {match for match in matches if match.place in left}
 
     async def _text_matches(self, question: _Question, criteria: Criteria, limit: int) -> Worded:
         words = await question.read(wording)

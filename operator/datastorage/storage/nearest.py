@@ -1,6 +1,6 @@
 """Search by meaning: finds the records that meet criteria and whose texts are nearest to a vector."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -265,6 +265,14 @@ class Nearest:
                 rows = await connection.fetch(sql, hashes, given, len(hashes)) if hashes else []
         return Similarities({row["text_hash"]: 1.0 - row["distance"] for row in rows}, _background(sample))
 
+    async def records_of(
+        self, criteria: Criteria, similarities: Mapping[bytes, float], *, per_text: int
+    ) -> list[Match]:
+        """Return the newest records of texts whose similarities are known, at most ``per_text`` of each."""
+        distances = {text: 1.0 - similarity for text, similarity in similarities.items()}
+        async with reading(self._archive, plan=ONE_PLAN) as connection:
+            return await _records_of(connection, distances, criteria, len(distances) * per_text, per_text)
+
     async def _some_hashes(self, criteria: Criteria) -> list[bytes]:
         """Return the hashes of texts in the namespace of the criteria, in their order.
 
@@ -349,7 +357,7 @@ class Nearest:
                     for texts in self._attempts(limit, per_text):
                         sql = _NEAREST.format(id=table.number, pgvector=pgvector_schema)
                         near = await vectors.fetch(sql, vector, texts)
-                        found = await self._records_of(archive, near, criteria, limit, per_text)
+                        found = await _records_of(archive, _distances(near), criteria, limit, per_text)
                         if len(found) == limit:
                             return found
                     if criteria.is_open:
@@ -359,7 +367,7 @@ class Nearest:
                 hashes = [row["text_hash"] for row in rows]
                 sql = _NEAREST_OF.format(id=table.number, pgvector=pgvector_schema)
                 near = await vectors.fetch(sql, hashes, vector, limit)
-                return await self._records_of(archive, near, criteria, limit, per_text)
+                return await _records_of(archive, _distances(near), criteria, limit, per_text)
 
     def _attempts(self, limit: int, per_text: int) -> Iterator[int]:
         """Yield the number of texts for each attempt at a walk that may find enough records."""
@@ -374,15 +382,18 @@ class Nearest:
         sql, arguments = _COUNT.of(criteria)
         return bool(await connection.fetchval(sql, few + 1, *arguments) <= few)
 
-    @staticmethod
-    async def _records_of(
-        archive: Session, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
-    ) -> list[Match]:
-        distances = {row["text_hash"]: row["distance"] for row in near}
-        rows = await archive.fetch(
-            _RECORDS_OF, per_text, limit, list(distances), list(distances.values()), *criteria.arguments
-        )
-        return _matches(rows, limit)
+
+async def _records_of(
+    archive: Session, distances: Mapping[bytes, float], criteria: Criteria, limit: int, per_text: int
+) -> list[Match]:
+    rows = await archive.fetch(
+        _RECORDS_OF, per_text, limit, list(distances), list(distances.values()), *criteria.arguments
+    )
+    return _matches(rows, limit)
+
+
+def _distances(near: Iterable[Any]) -> dict[bytes, float]:
+    return {row["text_hash"]: row["distance"] for row in near}
 
 
 def _background(row: Any) -> Background:
