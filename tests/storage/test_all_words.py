@@ -159,6 +159,8 @@ async def test_a_phrase_beyond_the_positions_is_found(archive: SearchableArchive
         ("GR\u00d6\u00dfE", "gr\u00f6\u00dfe"),
         ("\u0130stanbul", "\u0130stanbul"),
         ("istanbul", "\u0130stanbul"),
+        ("istanbul", "\u0130stanbul".lower()),
+        ("\u0130stanbul".lower(), "istanbul"),
         ("I\u0307STANBUL", "istanbul"),
         ("\uff7b\uff70\uff8a\uff9e\uff70", "\u30b5\u30fc\u30d0\u30fc\u304c\u843d\u3061\u305f"),
     ],

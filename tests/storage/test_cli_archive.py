@@ -159,9 +159,9 @@ def test_an_identifier_that_is_in_no_record_is_named(run: Command, mode: str) ->
     question = "why was memory of shop/checkout and of api-7f9c short?"
     code, printed, noted = run("search", question, "--mode", mode)
     assert (code, len(printed.splitlines()) > 1) == (0, True)
-    assert noted == "note: no record has 'api-7f9c'; the records above are merely similar\n"
+    assert noted == "note: 'api-7f9c' finds no record; the records above are merely similar\n"
     _, _, noted = run("search", "memory of shop/checkout", "--mode", mode, "--kind", "ActionTrace")
-    assert "note: no record within these filters has 'shop/checkout'" in noted
+    assert "note: 'shop/checkout' finds no record within these filters" in noted
 
 
 def test_an_answer_is_printed_though_its_identifiers_cannot_be_looked_for(
@@ -182,7 +182,7 @@ def test_an_answer_is_printed_though_its_identifiers_cannot_be_looked_for(
 
 def test_a_search_without_results_mentions_no_records_above(run: Command) -> None:
     _, printed, noted = run("search", "ORA-00060", "--mode", "text")
-    assert (printed, noted) == ("", "note: no record has 'ORA-00060'\nno records found\n")
+    assert (printed, noted) == ("", "note: 'ORA-00060' finds no record\nno records found\n")
 
 
 def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:

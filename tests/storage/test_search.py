@@ -327,35 +327,6 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
-@pytest.mark.oldest_postgres
-@pytest.mark.parametrize("mode", MODES)
-async def test_more_counts_no_records_that_the_question_leaves_out(
-    archive: SearchableArchive, mode: SearchMode
-) -> None:
-    """Records that say the same may have other details."""
-    cause = {"cause": "postgres had no connection left"}
-    times = [{"creationTimestamp": f"2026-03-05T10:00:{n:02}Z"} for n in range(9)]
-    records = [said("wait", "the queue stalled", **time) for time in times]
-    for each in records[:5]:
-        each["spec"]["details"] = cause
-    traces = [
-        action_trace({**TRACE_SPEC, **({"parameters": cause} if n < 2 else {})}, **time)
-        for n, time in enumerate(times[:6])
-    ]
-    await archive.put(*records, *traces)
-    for excluded, more in {
-        "-postgres": 1, '-"no connection"': 1, "-kafka -postgres": 1, "-kafka -the": 6, "-the": 6,
-    }.items():  # fmt: skip
-        result = await archive.ask.search(f"queue stalled {excluded}", Filter(kind="AuditRecord"), mode=mode)
-        assert [hit.more for hit in result.hits] == [more] * 3, excluded
-    result = await archive.ask.search("scale deployment -postgres", Filter(kind="ActionTrace"), mode=mode)
-    assert [hit.more for hit in result.hits] == [1, 1, 1]
-    # Only a search by words leaves out what has not all of the phrases.
-    quoted = '"queue stalled" "postgres had"'
-    result = await archive.ask.search(quoted, Filter(kind="AuditRecord"), mode=mode)
-    assert [hit.more for hit in result.hits] == [2 if mode is SearchMode.TEXT else 6] * 3
-
-
 async def test_of_many_texts_and_incidents_fewer_records_are_counted_each(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +391,15 @@ async def test_of_an_identifier_with_parts_only_what_no_record_has_is_absent(
         said("drain", "drained worker-4"),
     )
     assert await absent_identifiers(archive.ask, question, Filter()) == absent
+
+
+async def test_the_names_and_uids_of_hits_are_not_absent(archive: SearchableArchive) -> None:
+    record = said("roll-back", "rolled the bidder back", name="roll-back-bidder")
+    await archive.put(record)
+    uid, space = record["metadata"]["uid"], record["metadata"]["namespace"]
+    question = f"was {uid} or {space}/roll-back-bidder or roll-back-bidder about the bidder-7f9c"
+    result = await archive.ask.search(question)
+    assert await absent_identifiers(archive.ask, question, Filter(), result.hits) == ["bidder-7f9c"]
 
 
 async def test_few_identifiers_are_looked_for_however_many_a_question_has(
@@ -801,6 +781,14 @@ async def test_records_with_all_words_are_not_looked_for_where_the_clues_show_th
     found = names(await large.ask.search(question, mode=SearchMode.TEXT))
     assert (found[0] == "all words") == has_all
     assert any(" & " in condition for condition, *_ in asked) == (has_all or not is_known)
+
+
+async def test_of_few_records_all_with_any_word_are_ranked(archive: SearchableArchive) -> None:
+    await archive.put(
+        said("drain", "common", name="lonely"), *(said("drain", f"common rare {n}") for n in range(20))
+    )
+    small = archive.limited(rank=RankLimits(selected_of_few=21), clues=ClueLimits(events=0)).ask
+    assert "lonely" in names(await small.search("common rare", mode=SearchMode.TEXT, limit=50, flat=True))
 
 
 _QUESTION_WORDS = st.lists(

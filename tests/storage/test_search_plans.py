@@ -179,8 +179,8 @@ async def _scans_of_one_plan(
 
 @pytest.mark.parametrize(
     "sql",
-    [contents.LOAD, hits._SHARING, hits._SHARING_OF_WANTED, hits._CORRELATION_IDS, hits._CORRELATED],
-    ids=["load", "sharing", "sharing of wanted", "correlation IDs", "correlated"],
+    [contents.LOAD, hits._SHARING, hits._CORRELATION_IDS, hits._CORRELATED],
+    ids=["load", "sharing", "correlation IDs", "correlated"],
 )
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
     async with reading(database) as connection:
@@ -521,10 +521,8 @@ async def test_single_records_and_incidents_read_indexes(database: Database) -> 
         _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, *named))
     hashes = [b"\0" * 32]
     for criteria in (Criteria(), Criteria(namespace="n7")):
-        sharing = (hashes, ["rr-7"], 1000)
-        wanted = (*sharing, ["padding"], ["word9"], *criteria.arguments)
-        _assert_indexes(await _scans_of_one_plan(database, hits._SHARING, *sharing, *criteria.arguments))
-        _assert_indexes(await _scans_of_one_plan(database, hits._SHARING_OF_WANTED, *wanted))
+        sharing = (hashes, ["rr-7"], 1000, *criteria.arguments)
+        _assert_indexes(await _scans_of_one_plan(database, hits._SHARING, *sharing))
 
 
 # The statements with a version for a namespace alone, and their own arguments.

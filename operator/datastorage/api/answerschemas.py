@@ -241,8 +241,8 @@ class Hit(Record):
         "answer the question better; without incidents it would rank lower, or not be among the hits."
     )
     more: int = Field(
-        description="Further records that say the same and are not among the hits, without those that the "
-        "question leaves out."
+        description="Further records that say the same and are not among the hits, also those with words "
+        "that the question leaves out."
     )
     correlation_id: str | None = Field(description="The incident that the record belongs to.")
     more_of_incident: int = Field(

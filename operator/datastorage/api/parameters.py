@@ -14,6 +14,9 @@ from datastorage.api.problems import Problem, ProblemError
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code, FieldProblem
 
+MAX_PARAMETERS: Final = 100
+"""More than twice as many as any route has. To say of each of thousands that it is unknown would hold up all
+other requests, and this is before the caller is known."""
 PREFIX: Final = "/api/v1"
 """All paths begin with it, but for those that need no token."""
 
@@ -79,6 +82,7 @@ def _valid(adapter: TypeAdapter[Any], value: Any, place: tuple[str, ...]) -> Any
 
 def _given_once(request: Request) -> dict[str, str]:
     """Return the parameters. Raises ProblemError for one that is given more than once: which one counts?"""
+    check_number(request.scope["query_string"].count(b"&") + 1)
     found: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in found:
@@ -93,3 +97,10 @@ def _given_once(request: Request) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+def check_number(given: int) -> None:
+    """Raise ProblemError for a request with more parameters than any may have."""
+    if given > MAX_PARAMETERS:
+        detail = f"{given:,} parameters are given: {MAX_PARAMETERS} are more than any question has"
+        raise ProblemError(Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail))

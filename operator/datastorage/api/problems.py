@@ -38,6 +38,7 @@ from datastorage.resources.validation.problems import Code, FieldProblem
 
 _log = logging.getLogger(__name__)
 
+_SHOWN: Final = 100  # characters of a name that a client has made up
 MEDIA_TYPE: Final = "application/problem+json"
 # Outages that last longer are rare, and a client that comes back early costs little.
 _RETRY_AFTER_SECONDS: Final = 2
@@ -170,7 +171,8 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameters(_: Request, error: RequestValidationError) -> Response:
         errors = [
-            FieldProblem(str(each["loc"][-1]), _in_words(each), Code.BAD_FORMAT) for each in error.errors()
+            FieldProblem(str(each["loc"][-1])[:_SHOWN], _in_words(each), Code.BAD_FORMAT)
+            for each in error.errors()
         ]
         detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors)
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()

@@ -34,7 +34,7 @@ from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
-from datastorage.api.parameters import NoParameters, strict_router
+from datastorage.api.parameters import NoParameters, check_number, strict_router
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
 from datastorage.query.interface import ScopedArchive
@@ -52,8 +52,6 @@ _CorrelationId = Annotated[str, Path(alias="correlationID", description="The inc
 _QUESTION_BYTES: Final = 12 * (
     MAX_QUESTION_CHARACTERS + len(SearchConditions.model_fields) * MAX_INDEXED_CHARACTERS
 )
-# A body has room for some ten thousand unknown names; to say of each that it is unknown holds up all others.
-_MAX_ERRORS: Final = 50
 _log = logging.getLogger(__name__)
 
 
@@ -221,11 +219,15 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
 
 
 def _asked(body: bytes) -> SearchConditions:
+    given = parsed(body)
+    if isinstance(given, dict):
+        check_number(len(given))
     try:
-        return SearchConditions.model_validate(parsed(body))
+        return SearchConditions.model_validate(given)
     except ValidationError as error:
-        errors = error.errors(include_url=False)[:_MAX_ERRORS]
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in errors]) from None
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        ) from None
 
 
 async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:

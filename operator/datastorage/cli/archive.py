@@ -98,7 +98,7 @@ def search(
         result = await archive.search(
             question, chosen, mode=mode or SearchMode.HYBRID, limit=limit, flat=flat
         )
-        return result, await absent_identifiers(archive, question, chosen)
+        return result, await absent_identifiers(archive, question, chosen, result.hits)
 
     result, absent = ask_about(server, filters, ask, search=mode or SearchMode.HYBRID)
     if result.degraded is not None:
@@ -113,7 +113,7 @@ def search(
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""
-        note(f"note: no record{within} has {identifier!r}{similar}")
+        note(f"note: {identifier!r} finds no record{within}{similar}")
     finish([hit.record for hit in result.hits], filters)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from datastorage.errors import DataStorageError
@@ -10,6 +10,7 @@ from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.identifiers import identifiers
 from datastorage.query.interface import Archive
 from datastorage.query.questionwords import without_excluded
+from datastorage.query.searchresult import SearchHit
 from datastorage.records.words import plain
 
 # Each one costs a separate search by words, and so does each part of one that is not found.
@@ -23,10 +24,13 @@ _OF_NO_RECORD: Final = re.compile(
 )
 
 
-async def absent_identifiers(archive: Archive, question: str, chosen: Filter) -> list[str]:
-    """Return the longest identifiers of a question that no record within the filter contains, three at most.
+async def absent_identifiers(
+    archive: Archive, question: str, chosen: Filter, hits: Sequence[SearchHit] = ()
+) -> list[str]:
+    """Return the longest identifiers of a question that find no record within the filter, three at most.
 
-    Of "worker-3,worker-4" it is only "worker-4" if records have the other part. An identifier that can't be
+    Records are not found by their own names and uids; those of the ``hits`` are left out. Of
+    "worker-3,worker-4" it is only "worker-4" if records have the other part. An identifier that can't be
     looked for now is left out: the answer that this is added to must not be lost. Raises the errors of
     ``without_excluded``.
     """
@@ -38,6 +42,8 @@ async def absent_identifiers(archive: Archive, question: str, chosen: Filter) ->
         if " " not in identifier and not _OF_NO_RECORD.fullmatch(identifier)
     }
     whole = named.difference(*map(_parts, named))
+    records = [hit.record for hit in hits]
+    whole -= {of_it for each in records for of_it in (each.uid, each.name, f"{each.namespace}/{each.name}")}
     absent = await asyncio.gather(
         *(
             _absent(archive, name, _longest_first(_parts(name) & named), chosen)

@@ -18,7 +18,7 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText, Worded
-from datastorage.storage.hits import HitReader, Shared
+from datastorage.storage.hits import HitReader
 from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
 from datastorage.storage.places import Place
 
@@ -153,7 +153,7 @@ class Searcher:
                 break  # what meaning and words have found together is better than what one finds alone
             found = replace(further, degraded=found.degraded or further.degraded)
             page = _page(found, limit, flat=flat)
-        return await self._result(asked, found, page, criteria)
+        return await self._result(found, page, criteria)
 
     async def _found(self, question: _Question, criteria: Criteria, mode: SearchMode, depth: int) -> _Found:
         match mode:
@@ -275,17 +275,19 @@ class Searcher:
             )
         return worded
 
-    async def _result(
-        self, question: _Question, found: _Found, page: Sequence[Fused], criteria: Criteria
-    ) -> SearchResult:
+    async def _result(self, found: _Found, page: Sequence[Fused], criteria: Criteria) -> SearchResult:
         if not page:
             return SearchResult(found.mode, (), found.degraded)
         incidents = found.incidents
         texts = {_text_of(hit) for hit in page} - {NO_TEXT}
-        ids = {incidents[hit.match.place] for hit in page if hit.match.place in incidents}
-        most = max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts) + len(ids))))
-        shared = Shared(texts, ids, most, *await _wanted(question, found.mode))
-        loaded = await self._hits.load_and_count([hit.match.place for hit in page], criteria, shared)
+        shared = {incidents[hit.match.place] for hit in page if hit.match.place in incidents}
+        loaded = await self._hits.load_and_count(
+            [hit.match.place for hit in page],
+            criteria,
+            texts=texts,
+            correlation_ids=shared,
+            limit=max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts) + len(shared)))),
+        )
         rows = {row.place: row for row in loaded.rows}
         # The others are too large in sum, or have left the archive since.
         shown = [hit for hit in page if hit.match.place in rows]
@@ -303,15 +305,6 @@ class Searcher:
             for hit, record in zip(shown, records, strict=True)
         )  # fmt: skip
         return SearchResult(found.mode, tuple(hits), found.degraded, loaded.left_out)
-
-
-async def _wanted(question: _Question, mode: SearchMode) -> tuple[Sequence[str], Sequence[str]]:
-    """Return what each hit of a search contains, and what none of them does."""
-    if mode is SearchMode.TEXT:
-        words = await question.read(wording)
-        return words.phrases, words.excluded
-    _, excluded = await question.read(without_excluded)
-    return (), excluded
 
 
 def _page(found: _Found, limit: int, *, flat: bool) -> Sequence[Fused]:

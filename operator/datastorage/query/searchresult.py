@@ -36,7 +36,7 @@ class SearchHit:
     found_by: tuple[FoundBy, ...]
     more: int
     """The number of further records that meet the filter and have the same text, but are not among the hits;
-    counted up to 1,000 or so. What the question leaves out does not count."""
+    counted up to 1,000 or so. Words that the question leaves out do not matter."""
     correlation_id: str | None = None
     """The incident that it belongs to, if any."""
     more_of_incident: int = 0

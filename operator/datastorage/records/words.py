@@ -38,7 +38,7 @@ def words_in(text: str) -> list[str]:
     """Return the words of a text in one form: each run of letters and digits."""
     if text.isascii():
         return text.translate(_SPACES).split()  # several times as fast as the expression
-    return _NO_WORD.sub(" ", in_one_form(text)).split()
+    return _NO_WORD.sub(" ", in_one_form(text).replace(_DOTTED, "i")).split()
 
 
 def in_one_form(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from datastorage.storage.connection.database import Database
 from datastorage.storage.contents import MAX_ANSWER_BYTES, load_rows
@@ -10,45 +10,23 @@ from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.places import Place, StoredRow, place_columns, place_of
 from datastorage.storage.readonly import ONE_PLAN, reading
-from datastorage.storage.wording import as_searched, tsquery
 
-# The number of records that have a value in a column, among the first $3 of them in each table.
+# The number of records that have a value in a column, up to $3 in each table.
 _COUNTED: Final = """
-        (SELECT {count} FROM (
-            SELECT r.search FROM datastorage.audit_records AS r
-            WHERE r.{column} = given.shared AND {{of_audit_records}} LIMIT $3) AS first_rows)
-        + (SELECT {count} FROM (
-            SELECT r.search FROM datastorage.action_traces AS r
-            WHERE r.{column} = given.shared AND {{of_action_traces}} AND {{newest}} LIMIT $3) AS first_rows)
+        (SELECT count(*) FROM (
+            SELECT FROM datastorage.audit_records AS r
+            WHERE r.{column} = given.shared AND {{of_audit_records}} LIMIT $3) AS counted)
+        + (SELECT count(*) FROM (
+            SELECT FROM datastorage.action_traces AS r
+            WHERE r.{column} = given.shared AND {{of_action_traces}} AND {{newest}} LIMIT $3) AS counted)
         AS rows"""
-
-
-def _sharing(count_of_text: str) -> str:
-    return f"""
-    SELECT given.shared AS text_hash, NULL AS correlation_id,
-        {_COUNTED.format(column="text_hash", count=count_of_text)}
+_SHARING: Final = with_conditions(f"""
+    SELECT given.shared AS text_hash, NULL AS correlation_id, {_COUNTED.format(column="text_hash")}
     FROM unnest($1::bytea[]) AS given (shared)
     UNION ALL
-    SELECT NULL, given.shared, {_COUNTED.format(column="correlation_id", count="count(*)")}
+    SELECT NULL, given.shared, {_COUNTED.format(column="correlation_id")}
     FROM unnest($2::text[]) AS given (shared)
-    """  # noqa: S608  # names of our own
-
-
-_SHARING: Final = with_conditions(_sharing("count(*)"))
-# The same, but of the records with a text only those that contain all phrases of $4 and none of $5: it takes
-# longer to look at the words of each.
-_OF_WANTED: Final = "count(*) FILTER (WHERE (search @@ (SELECT any_of FROM unwanted)) IS NOT TRUE)"
-_SHARING_OF_WANTED: Final = with_conditions(f"""
-    WITH unwanted AS MATERIALIZED (
-        SELECT string_agg(negation || '(' || form::text || ')', ' | ')::tsquery AS any_of
-        FROM (
-            SELECT '!', phrase FROM unnest($4::text[]) AS required (phrase)
-            UNION ALL
-            SELECT '', phrase FROM unnest($5::text[]) AS excluded (phrase)) AS phrases (negation, phrase),
-            LATERAL (SELECT {tsquery("phraseto_tsquery", "phrase")} AS form) AS queries
-        WHERE numnode(form) > 0)
-    {_sharing(_OF_WANTED)}
-""")  # noqa: S608  # expressions of our own
+""")  # noqa: S608  # names of our own
 _CORRELATION_IDS: Final = """
     WITH wanted AS (
         SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
@@ -78,21 +56,6 @@ _CORRELATED: Final = with_conditions("""
         ORDER BY r.happened_at DESC, ARRAY[r.resource_version, r.generation, r.stored_order] DESC
         LIMIT $2)) AS found
 """)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What records are counted by."""
-
-    texts: Collection[bytes]
-    """Hashes of texts."""
-    correlation_ids: Collection[str]
-    limit: int
-    """Of the records with each text and each correlation ID, so many of each table are looked at."""
-    phrases: Sequence[str] = ()
-    """Words and phrases that a record with one of the texts must contain to be counted."""
-    excluded: Sequence[str] = ()
-    """Those that it must not contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,20 +105,23 @@ class HitReader:
         return found
 
     async def load_and_count(
-        self, places: Sequence[Place], criteria: Criteria, shared: Shared
+        self,
+        places: Sequence[Place],
+        criteria: Criteria,
+        *,
+        texts: Collection[bytes],
+        correlation_ids: Collection[str],
+        limit: int,
     ) -> LoadedAndCounted:
         """Return rows, and how many records that meet the criteria have each text and each correlation ID.
 
-        The rows are those of ``load_rows``.
+        The rows are those of ``load_rows``. ``texts`` are hashes. The records are counted up to ``limit`` in
+        each table.
         """
-        arguments: tuple[Any, ...] = (list(shared.texts), list(shared.correlation_ids), shared.limit)
-        sql = _SHARING
-        if shared.phrases or shared.excluded:
-            sql = _SHARING_OF_WANTED
-            arguments += tuple(list(map(as_searched, each)) for each in (shared.phrases, shared.excluded))
         async with reading(self._database, plan=ONE_PLAN) as connection:
             loaded = await load_rows(connection, places, self._max_bytes)
-            counts = await connection.fetch(sql, *arguments, *criteria.arguments)
+            arguments = (list(texts), list(correlation_ids), limit, *criteria.arguments)
+            counts = await connection.fetch(_SHARING, *arguments)
         of_texts = {row["text_hash"]: row["rows"] for row in counts if row["text_hash"] is not None}
         of_ids = {row["correlation_id"]: row["rows"] for row in counts if row["correlation_id"] is not None}
         return LoadedAndCounted(loaded.rows, loaded.left_out, of_texts, of_ids)

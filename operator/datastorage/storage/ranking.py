@@ -1,5 +1,6 @@
 """Ranks records by the words of a question that they have."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -191,7 +192,11 @@ class Ranking:
     @property
     def room(self) -> float:
         """The share of the records that words may have together if they select records."""
-        return self._limits.selected_of_few / max(self._words.total, 1) if self._are_few else _COMMON
+        if not self._are_few:
+            return _COMMON
+        # All of so few can be ranked. (A record with two of the words counts twice in the sum of the shares.)
+        few = self._limits.selected_of_few
+        return math.inf if self._words.total <= few else few / self._words.total
 
     async def best(
         self, criteria: Criteria, conditions: WordConditions, nothing_has_all: Callable[[], bool]
