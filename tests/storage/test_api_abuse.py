@@ -166,11 +166,16 @@ async def test_a_question_of_the_greatest_length_may_be_in_a_body(api: Served, *
 async def test_made_up_names_of_a_stranger_have_a_short_answer(api: Served) -> None:
     many = "&".join(f"{n:x}=" for n in range(10_000))
     few = f"{'x' * 50_000}="
-    for query, detail in ((many, "10,000 parameters are given"), (few, "x: is not known here")):
+    some = "&".join(f"{n:x}=" for n in range(99))
+    for query, detail in (
+        (many, "10,000 parameters are given"),
+        (few, "x: is not known here"),
+        (some, "0: is not known here"),
+    ):
         answer = await api.send("GET", f"/query/records?{query}", token=None)
         assert_problem(answer, 400, "invalid-parameter")
         assert detail in answer.json["detail"]
-        assert len(answer.content) < 1_000
+        assert len(answer.content) < 4_000
 
 
 async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(api: Served) -> None:

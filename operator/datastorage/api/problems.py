@@ -38,7 +38,9 @@ from datastorage.resources.validation.problems import Code, FieldProblem
 
 _log = logging.getLogger(__name__)
 
-_SHOWN: Final = 100  # characters of a name that a client has made up
+# Of what a client has made up, so many names are in the answer, with so many characters of each.
+_MOST_ERRORS: Final = 20
+_SHOWN: Final = 100
 MEDIA_TYPE: Final = "application/problem+json"
 # Outages that last longer are rare, and a client that comes back early costs little.
 _RETRY_AFTER_SECONDS: Final = 2
@@ -172,7 +174,7 @@ def handle_errors(app: FastAPI) -> None:
     async def parameters(_: Request, error: RequestValidationError) -> Response:
         errors = [
             FieldProblem(str(each["loc"][-1])[:_SHOWN], _in_words(each), Code.BAD_FORMAT)
-            for each in error.errors()
+            for each in list(error.errors())[:_MOST_ERRORS]
         ]
         detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors)
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from datastorage.errors import DataStorageError
@@ -43,22 +43,31 @@ async def absent_identifiers(
     }
     whole = named.difference(*map(_parts, named))
     records = [hit.record for hit in hits]
-    whole -= {of_it for each in records for of_it in (each.uid, each.name, f"{each.namespace}/{each.name}")}
+    own = {of_it for each in records for of_it in (each.uid, each.name, f"{each.namespace}/{each.name}")}
     absent = await asyncio.gather(
         *(
-            _absent(archive, name, _longest_first(_parts(name) & named), chosen)
+            _absent(archive, name, _longest_first(_parts(name) & named), chosen, own)
             for name in _longest_first(whole)[:_MAX_CHECKED]
         )
     )
     return _longest_first({name for names in absent for name in names})[:_MAX_CHECKED]
 
 
-async def _absent(archive: Archive, name: str, parts: list[str], chosen: Filter) -> list[str]:
-    """Return an identifier if no record has it or a part of it; otherwise the parts that no record has."""
-    if await _is_in_a_record(archive, name, chosen):
+async def _absent(
+    archive: Archive, name: str, parts: list[str], chosen: Filter, own: Collection[str]
+) -> list[str]:
+    """Return an identifier if no record has it or a part of it; otherwise the parts that no record has.
+
+    Records have ``own``, in small letters.
+    """
+
+    async def is_known(each: str) -> bool:
+        return each.lower() in own or await _is_in_a_record(archive, each, chosen)
+
+    if await is_known(name):
         return []
     checked = parts[:_MAX_PARTS]
-    found = {part for part in checked if await _is_in_a_record(archive, part, chosen)}
+    found = {part for part in checked if await is_known(part)}
     # Of an identifier with more parts than are looked for, one of the others may be in a record.
     candidates = checked if len(parts) > _MAX_PARTS else [name, *checked]
     missing = [each for each in candidates if each not in found and not found & _parts(each)]

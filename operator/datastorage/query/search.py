@@ -33,6 +33,7 @@ T = TypeVar("T")
 _PER_TEXT: Final = 3
 # The newest records of a text that are looked at if one of the first three has an excluded word.
 _PER_LOST_TEXT: Final = 30
+_LOST_TEXTS: Final = 50  # at once
 # A search looks further down each ranking than it will show: a hit that is far down in one may be high in the
 # other, or its incident may lift it. If a few incidents, or records with excluded words, have nearly all of
 # that, it looks further still.
@@ -250,16 +251,30 @@ class Searcher:
         if not excluded:
             return near
         left = await self._without(near.matches, excluded)
-        lost = {
-            each.text_hash: each.similarity or 0
-            for each in near.matches
-            if each not in left and each.text_hash
-        }
-        if lost:  # older records of these texts may not have the excluded words
-            older = await self._meaning.records_of(criteria, lost, per_text=_PER_LOST_TEXT)
-            left = {*left, *await self._without(older, excluded)}
+        left |= await self._older(near.matches, left, excluded, criteria, limit)
         matches = list(first_of_each_text(sorted(left, key=Match.order), lambda match: match, _PER_TEXT))
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
+
+    async def _older(
+        self, near: Sequence[Match], left: set[Match], excluded: Sequence[str], criteria: Criteria, limit: int
+    ) -> set[Match]:
+        """Return older records of texts whose newest ones have excluded words, until there are enough.
+
+        The texts are looked at in parts, the nearest first: those of thousands would hold up the event loop.
+        """
+        assert self._meaning is not None, "it has found the near ones"
+        lost = {each.text_hash: each.similarity or 0 for each in near if each not in left and each.text_hash}
+        texts = list(lost)
+        found: set[Match] = set()
+        for first in range(0, len(texts), _LOST_TEXTS):
+            nearer = sum((each.similarity or 0) > lost[texts[first]] for each in left | found)
+            if nearer >= limit:
+                break
+            part = {text: lost[text] for text in texts[first : first + _LOST_TEXTS]}
+            older = await self._meaning.records_of(criteria, part, per_text=_PER_LOST_TEXT)
+            without = sorted(await self._without(older, excluded), key=Match.order)
+            found.update(first_of_each_text(without, lambda match: match, _PER_TEXT))
+        return found
 
     async def _without(self, matches: Sequence[Match], excluded: Sequence[str]) -> set[Match]:
         """Return the matches whose records have none of the excluded words and phrases."""
