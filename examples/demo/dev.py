@@ -29,11 +29,13 @@ def main() -> int:
     parser.parse_args()
     settings = {name: value for name, value in os.environ.items() if name.startswith("DATASTORAGE_")}
     narrator = Narrator()
-    unset = f"unset {' '.join(sorted(settings))}"
+    remedy = (
+        f"If these variables are those of an earlier run, remove them: unset {' '.join(sorted(settings))}"
+    )
     if (socket := _missing_socket(settings)) is not None:
         narrator.failed(
             f"The PostgreSQL of DATASTORAGE_DATABASE_URL is gone: {socket} does not exist",
-            [f"If these variables are those of an earlier run, remove them: {unset}"],
+            [remedy],
         )
         return 1
     if settings:  # a server of an earlier run that can't be told to be gone is waited for
@@ -55,7 +57,7 @@ def main() -> int:
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
         if settings:
-            notes = [*notes, f"If these variables are those of an earlier run, remove them: {unset}"]
+            notes = [*notes, remedy]
         narrator.failed(
             "A program does not start, or has ended by itself", [*str(error).splitlines(), *notes]
         )

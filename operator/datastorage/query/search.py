@@ -19,7 +19,7 @@ from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText, Worded
 from datastorage.storage.hits import HitReader
-from datastorage.storage.matches import Match, Near, Similarities, first_of_each_text
+from datastorage.storage.matches import Match, Near, Similarities, best_of_each_text, first_of_each_text
 from datastorage.storage.places import Place
 
 if TYPE_CHECKING:  # as in storage/matches.py
@@ -252,7 +252,7 @@ class Searcher:
             return near
         left = await self._without(near.matches, excluded)
         left |= await self._older(near.matches, left, excluded, criteria, limit)
-        matches = list(first_of_each_text(sorted(left, key=Match.order), lambda match: match, _PER_TEXT))
+        matches = best_of_each_text(left, _PER_TEXT)
         return replace(near, matches=matches[:limit], is_all=near.is_all and len(matches) <= limit)
 
     async def _older(
@@ -272,8 +272,7 @@ class Searcher:
                 break
             part = {text: lost[text] for text in texts[first : first + _LOST_TEXTS]}
             older = await self._meaning.records_of(criteria, part, per_text=_PER_LOST_TEXT)
-            without = sorted(await self._without(older, excluded), key=Match.order)
-            found.update(first_of_each_text(without, lambda match: match, _PER_TEXT))
+            found.update(best_of_each_text(await self._without(older, excluded), _PER_TEXT))
         return found
 
     async def _without(self, matches: Sequence[Match], excluded: Sequence[str]) -> set[Match]:

@@ -79,6 +79,11 @@ class Near:
     """Whether a larger limit would find no others."""
 
 
+def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:
+    """Return the matches, the best first, at most ``per_text`` of each text."""
+    return list(first_of_each_text(sorted(matches, key=Match.order), lambda match: match, per_text))
+
+
 def first_of_each_text(hits: Iterable[T], match_of: Callable[[T], Match], per_text: int) -> Iterator[T]:
     """Yield the hits in their order, at most ``per_text`` of each text."""
     counts: Counter[bytes] = Counter()
